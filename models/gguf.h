@@ -1,0 +1,104 @@
+// Reader of GGUF model files (versions 2 and 3, little-endian) over a read-only memory map.
+// Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+//
+// Every offset, count, string and shape is checked before it is used: a hostile file gives a Status
+// that says what is wrong and at which byte, never a crash, an endless loop or an allocation larger
+// than the file justifies. Opening reads the header only; no page of a weight is touched.
+#ifndef RETICLE_MODELS_GGUF_H_
+#define RETICLE_MODELS_GGUF_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "models/tensor_type.h"
+
+namespace reticle::models {
+
+// The type of a metadata value, numbered as in the specification.
+enum class GgufValueType : uint32_t {
+  kUint8 = 0,
+  kInt8 = 1,
+  kUint16 = 2,
+  kInt16 = 3,
+  kUint32 = 4,
+  kInt32 = 5,
+  kFloat32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kUint64 = 10,
+  kInt64 = 11,
+  kFloat64 = 12,
+};
+
+// One tensor of the file. `data` points into the map and lives as long as the GgufFile.
+struct GgufTensor {
+  std::string_view name;
+  TensorType type;
+  // Innermost first, as in the file: shape[0] is the row length (number of input features of a
+  // matrix).
+  std::vector<uint64_t> shape;
+  std::span<const std::byte> data;
+
+  uint64_t elements() const;
+  uint64_t rows() const;  // product of shape[1..]
+};
+
+// Immutable after Open, so thread-safe. Views handed out live as long as the object.
+class GgufFile {
+ public:
+  // Maps and parses `path`. NOT_FOUND when it cannot be opened, INVALID_ARGUMENT or DATA_LOSS
+  // (truncated) with the byte offset when it is no valid GGUF, UNIMPLEMENTED for a version or
+  // tensor type that is not read.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
+  // Parses `bytes`, which must outlive the file. For tests and embedded models.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(std::span<const std::byte> bytes);
+
+  ~GgufFile();
+  GgufFile(const GgufFile&) = delete;
+  GgufFile& operator=(const GgufFile&) = delete;
+
+  uint32_t version() const;
+  uint64_t size_bytes() const;
+
+  // Metadata. Get* return NOT_FOUND when the key is absent and INVALID_ARGUMENT, naming the key and
+  // both types, when the value is of another type. GetUint and GetInt accept any integer type whose
+  // value fits, GetFloat both float types.
+  bool Has(std::string_view key) const;
+  absl::StatusOr<uint64_t> GetUint(std::string_view key) const;
+  absl::StatusOr<int64_t> GetInt(std::string_view key) const;
+  absl::StatusOr<double> GetFloat(std::string_view key) const;
+  absl::StatusOr<bool> GetBool(std::string_view key) const;
+  absl::StatusOr<std::string_view> GetString(std::string_view key) const;
+  absl::StatusOr<std::vector<std::string_view>> GetStringArray(std::string_view key) const;
+  absl::StatusOr<std::vector<int64_t>> GetIntArray(std::string_view key) const;  // any integer type
+  absl::StatusOr<std::vector<float>> GetFloatArray(std::string_view key) const;  // F32 or F64
+  // Keys in the order of the file.
+  std::vector<std::string_view> Keys() const;
+  absl::StatusOr<GgufValueType> TypeOf(std::string_view key) const;
+
+  // Tensors in the order of the file.
+  std::span<const GgufTensor> tensors() const;
+  // The tensor of that name, or nullptr.
+  const GgufTensor* FindTensor(std::string_view name) const;
+
+  // SHA-256 over the whole file, in lower-case hex: the model's identity. Reads every byte, so it
+  // takes as long as the disk needs; computed once, at the first call.
+  absl::StatusOr<std::string> ContentHash() const;
+
+ private:
+  GgufFile();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace reticle::models
+
+#endif  // RETICLE_MODELS_GGUF_H_
