@@ -1,0 +1,89 @@
+// The continuous-batching engine of one device: admission, batch policy, KV blocks, submission and
+// completions. A plain object that some thread steps (scheduler/engine_thread.h), so that a device
+// that is cheap to poll can be driven by an I/O thread and a test can step it by hand.
+#ifndef RETICLE_SCHEDULER_ENGINE_H_
+#define RETICLE_SCHEDULER_ENGINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backends/abi/device.h"
+#include "base/clock.h"
+#include "scheduler/engine_probe.h"
+#include "scheduler/request.h"
+
+namespace reticle::scheduler {
+
+struct EngineOptions {
+  // Tokens fed in one step, over all sequences; 0: the device's max_step_tokens. Running sequences
+  // come first, prompts share the rest in chunks.
+  uint32_t step_token_budget = 0;
+  // Sequences that run at once; 0: the device's max_sequences.
+  uint32_t max_running = 0;
+  // Sequences that may wait for admission before Submit refuses with RESOURCE_EXHAUSTED.
+  uint32_t max_waiting = 1024;
+  bool prefix_cache = true;
+  // Decode credits granted ahead to a device that can run ahead; 0: as the device allows, at
+  // most 64.
+  uint32_t run_ahead = 0;
+};
+
+class Engine {
+ public:
+  // `device` is the engine's own from now on; `clock` and `probe` (may be null) must outlive it.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(std::unique_ptr<backends::Device> device,
+                                                        const EngineOptions& options, Clock& clock,
+                                                        EngineProbe* probe);
+  ~Engine();
+
+  // ---- any thread
+  // Queues a request. INVALID_ARGUMENT (prompt empty or not below the context limit, token out of
+  // the vocabulary, a parameter that the device does not offer: both numbers are named),
+  // RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining or device lost). On an error no stream
+  // is touched.
+  absl::Status Submit(Request request);
+  // As Submit would, without queueing; lets a front end refuse before it has built streams.
+  absl::Status Validate(const Request& request) const;
+  // From now on Submit refuses with UNAVAILABLE; what is queued or running goes on.
+  void BeginDrain();
+  // No sequence is queued or running.
+  bool Idle() const;
+  // Ends everything that is queued or running with kError and this status, within one step.
+  void AbortAll(absl::Status status);
+  EngineGauges Gauges() const;
+  const reticle_capabilities& capabilities() const;
+  absl::StatusOr<reticle_health> Health() const;
+  absl::StatusOr<reticle_stats> DeviceStats() const;
+  // Tokens of `prompt` whose KV blocks are cached now (a hint for the dispatcher).
+  uint32_t CachedPrefixTokens(std::span<const TokenId> prompt) const;
+  // `wake` is called, from any thread, when Step has new work while the engine may be asleep
+  // (submit, cancel, room in a stream).
+  void SetWake(std::function<void()> wake);
+
+  // ---- the engine thread
+  // One iteration: completions in, plan, work out. Returns whether anything happened, so that a
+  // driver loop knows when it may sleep.
+  bool Step();
+  // Before sleeping: asks the device for an event. False when there is something to do already.
+  bool PrepareSleep();
+  // The device's event descriptor, or -1.
+  int event_fd() const;
+  // The earliest time at which Step has something to do by itself (a deadline), on the clock;
+  // INT64_MAX: none.
+  int64_t next_timer_ns() const;
+  // Aborts if an invariant of the engine's state does not hold. For tests.
+  void CheckInvariants() const;
+
+ private:
+  Engine();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace reticle::scheduler
+
+#endif  // RETICLE_SCHEDULER_ENGINE_H_
