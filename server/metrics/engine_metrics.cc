@@ -1,79 +1,18 @@
 #include "server/metrics/engine_metrics.h"
 
-#include <string_view>
 #include <utility>
 
 #include "base/clock.h"
+#include "server/metrics/family_writer.h"
 
 namespace reticle::server {
 namespace {
 
-using prometheus::ClientMetric;
-using prometheus::MetricFamily;
-using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
-
 double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
-
-// Appends one family after the other with the labels of this engine.
-class Writer {
- public:
-  Writer(std::vector<MetricFamily>& families, Labels labels)
-      : families_(families), labels_(std::move(labels)) {}
-
-  void Gauge(const char* name, const char* help, double value, const Labels& extra = {}) {
-    ClientMetric metric;
-    metric.gauge.value = value;
-    Add(name, help, MetricType::Gauge, std::move(metric), extra);
-  }
-  void Count(const char* name, const char* help, double value, const Labels& extra = {}) {
-    ClientMetric metric;
-    metric.counter.value = value;
-    Add(name, help, MetricType::Counter, std::move(metric), extra);
-  }
-  void Distribution(const char* name, const char* help, const Histogram& histogram) {
-    Add(name, help, MetricType::Histogram, histogram.Collect(), {});
-  }
-  // A gauge without this engine's labels.
-  void Info(const char* name, const char* help, double value, Labels labels) {
-    ClientMetric metric;
-    metric.gauge.value = value;
-    metric.label = std::move(labels);
-    Family(name, help, MetricType::Gauge).metric.push_back(std::move(metric));
-  }
-
- private:
-  void Add(const char* name, const char* help, MetricType type, ClientMetric metric,
-           const Labels& extra) {
-    metric.label = labels_;
-    metric.label.insert(metric.label.end(), extra.begin(), extra.end());
-    Family(name, help, type).metric.push_back(std::move(metric));
-  }
-  MetricFamily& Family(const char* name, const char* help, MetricType type) {
-    if (families_.empty() || families_.back().name != name) {
-      MetricFamily family;
-      family.name = name;
-      family.help = help;
-      family.type = type;
-      families_.push_back(std::move(family));
-    }
-    return families_.back();
-  }
-
-  std::vector<MetricFamily>& families_;
-  const Labels labels_;
-};
-
-// vLLM's names for why a request ended; "deadline" is ours.
-constexpr std::string_view kFinishedReason[] = {"stop", "length", "abort", "deadline", "error"};
-
-size_t Index(scheduler::FinishReason reason) { return static_cast<size_t>(reason); }
 
 }  // namespace
 
-EngineMetrics::EngineMetrics(Identity identity) : identity_(std::move(identity)) {
-  static_assert(std::size(kFinishedReason) == kFinishReasons);
-}
+EngineMetrics::EngineMetrics(Identity identity) : identity_(std::move(identity)) {}
 
 void EngineMetrics::OnStep(uint32_t prefill_tokens, uint32_t decode_tokens,
                            const scheduler::EngineGauges& gauges) {
@@ -111,16 +50,9 @@ void EngineMetrics::OnPreemption() { preemptions_.Add(); }
 
 void EngineMetrics::OnFinished(const scheduler::Request& request,
                                const scheduler::SequenceEnd& end) {
-  finished_[Index(end.reason)].Add();
   device_busy_ns_.Add(end.device_busy_ns);
   energy_nj_.Add(end.energy_nj);
   queue_time_.Observe(Seconds(end.queue_ns));
-  request_prompt_tokens_.Observe(end.prompt_tokens);
-  request_generation_tokens_.Observe(end.output_tokens);
-  request_max_num_generation_tokens_.Observe(end.output_tokens);
-  request_params_n_.Observe(static_cast<double>(request.outputs.size()));
-  request_params_max_tokens_.Observe(request.max_tokens);
-  e2e_latency_.Observe(Seconds(end.queue_ns + end.prefill_ns + end.decode_ns));
   inference_time_.Observe(Seconds(end.prefill_ns + end.decode_ns));
   prefill_time_.Observe(Seconds(end.prefill_ns));
   decode_time_.Observe(Seconds(end.decode_ns));
@@ -140,7 +72,7 @@ void EngineMetrics::OnRejected(const absl::Status& status) {
 }
 
 void EngineMetrics::Collect(std::vector<prometheus::MetricFamily>& families) const {
-  Writer out(families, {{"model_name", identity_.model_name}, {"engine", identity_.engine}});
+  FamilyWriter out(families, {{"model_name", identity_.model_name}, {"engine", identity_.engine}});
   const double waiting = waiting_.load(std::memory_order_relaxed);
   const uint32_t blocks = kv_blocks_total_.load(std::memory_order_relaxed);
   const uint32_t used = kv_blocks_used_.load(std::memory_order_relaxed);
@@ -170,10 +102,6 @@ void EngineMetrics::Collect(std::vector<prometheus::MetricFamily>& families) con
   out.Count("vllm:prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache.",
             prompt_tokens_cached_.value());
   out.Count("vllm:generation_tokens_total", "Tokens generated.", generation_tokens_.value());
-  for (size_t i = 0; i < kFinishReasons; ++i) {
-    out.Count("vllm:request_success_total", "Sequences ended, by reason.", finished_[i].value(),
-              {{"finished_reason", std::string(kFinishedReason[i])}});
-  }
   const char* const rejected = "reticle_requests_rejected_total";
   const char* const rejected_help = "Requests that the scheduler refused, by reason.";
   out.Count(rejected, rejected_help, rejected_queue_full_.value(), {{"reason", "queue_full"}});
@@ -191,21 +119,11 @@ void EngineMetrics::Collect(std::vector<prometheus::MetricFamily>& families) con
                    inter_token_latency_);
   out.Distribution("vllm:request_time_per_output_token_seconds",
                    "Mean time per token after the first, by sequence.", time_per_output_token_);
-  out.Distribution("vllm:e2e_request_latency_seconds", "Arrival to the end.", e2e_latency_);
   out.Distribution("vllm:request_queue_time_seconds", "Arrival to admission.", queue_time_);
   out.Distribution("vllm:request_inference_time_seconds", "Admission to the end.", inference_time_);
   out.Distribution("vllm:request_prefill_time_seconds", "Admission to the first token.",
                    prefill_time_);
   out.Distribution("vllm:request_decode_time_seconds", "First to last token.", decode_time_);
-  out.Distribution("vllm:request_prompt_tokens", "Prompt tokens of a sequence.",
-                   request_prompt_tokens_);
-  out.Distribution("vllm:request_generation_tokens", "Generated tokens of a sequence.",
-                   request_generation_tokens_);
-  out.Distribution("vllm:request_max_num_generation_tokens",
-                   "Generated tokens of the longest choice.", request_max_num_generation_tokens_);
-  out.Distribution("vllm:request_params_n", "Choices asked for.", request_params_n_);
-  out.Distribution("vllm:request_params_max_tokens", "max_tokens asked for.",
-                   request_params_max_tokens_);
   out.Distribution("vllm:iteration_tokens_total", "Tokens fed and generated in one step.",
                    iteration_tokens_);
 }

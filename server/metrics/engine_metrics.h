@@ -5,7 +5,6 @@
 
 #include <prometheus/metric_family.h>
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <string>
@@ -43,8 +42,6 @@ class EngineMetrics final : public scheduler::EngineProbe {
   void Collect(std::vector<prometheus::MetricFamily>& families) const;
 
  private:
-  static constexpr size_t kFinishReasons = 5;
-
   const Identity identity_;
 
   std::atomic<uint32_t> running_{0};
@@ -58,7 +55,6 @@ class EngineMetrics final : public scheduler::EngineProbe {
   Counter prompt_tokens_;
   Counter prompt_tokens_cached_;
   Counter generation_tokens_;
-  std::array<Counter, kFinishReasons> finished_;
   Counter rejected_queue_full_;
   Counter rejected_unavailable_;
   Counter rejected_invalid_;
@@ -68,16 +64,10 @@ class EngineMetrics final : public scheduler::EngineProbe {
   Histogram time_to_first_token_{FirstTokenBounds()};
   Histogram inter_token_latency_{InterTokenBounds()};
   Histogram time_per_output_token_{InterTokenBounds()};
-  Histogram e2e_latency_{RequestSecondsBounds()};
   Histogram queue_time_{RequestSecondsBounds()};
   Histogram inference_time_{RequestSecondsBounds()};
   Histogram prefill_time_{RequestSecondsBounds()};
   Histogram decode_time_{RequestSecondsBounds()};
-  Histogram request_prompt_tokens_{TokenCountBounds()};
-  Histogram request_generation_tokens_{TokenCountBounds()};
-  Histogram request_max_num_generation_tokens_{TokenCountBounds()};
-  Histogram request_params_n_{{1, 2, 5, 10, 20}};
-  Histogram request_params_max_tokens_{TokenCountBounds()};
   Histogram iteration_tokens_{{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}};
 };
 
