@@ -132,7 +132,8 @@ Families MetricsExporter::CollectServer() const {
   Families families;
   FamilyWriter out(families, {});
   // One family at a time, over all its label values, as the writer wants it.
-  const auto each_model = [&models = models_](auto&& write) {
+  const auto& models = models_;
+  const auto each_model = [&models](auto&& write) {
     for (const auto& [name, metrics] : models) {
       write(FamilyWriter::Labels{{"model_name", name}, {"engine", "0"}}, *metrics);
     }
