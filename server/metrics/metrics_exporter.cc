@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/clock.h"
-#include "server/metrics/family_writer.h"
 
 namespace reticle::server {
 namespace {
@@ -128,11 +127,8 @@ void MetricsExporter::OnConnectionsChanged(std::string_view front, int64_t open)
   connections_[std::string(front)] = open;
 }
 
-Families MetricsExporter::CollectServer() const {
-  Families families;
-  FamilyWriter out(families, {});
+void MetricsExporter::CollectModels(const Models& models, FamilyWriter& out) {
   // One family at a time, over all its label values, as the writer wants it.
-  const auto& models = models_;
   const auto each_model = [&models](auto&& write) {
     for (const auto& [name, metrics] : models) {
       write(FamilyWriter::Labels{{"model_name", name}, {"engine", "0"}}, *metrics);
@@ -161,7 +157,12 @@ Families MetricsExporter::CollectServer() const {
   each_distribution("vllm:request_params_n", "Choices asked for.", &ModelMetrics::params_n);
   each_distribution("vllm:request_params_max_tokens", "max_tokens asked for.",
                     &ModelMetrics::params_max_tokens);
+}
 
+Families MetricsExporter::CollectServer() const {
+  Families families;
+  FamilyWriter out(families, {});
+  CollectModels(models_, out);
   for (const auto& [key, count] : refused_) {
     out.Count("reticle_requests_refused_total",
               "Requests refused before or at admission, by status code (numbered as gRPC's).",

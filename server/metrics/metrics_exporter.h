@@ -17,6 +17,7 @@
 #include "scheduler/engine_probe.h"
 #include "server/core/server_probe.h"
 #include "server/metrics/engine_metrics.h"
+#include "server/metrics/family_writer.h"
 #include "server/metrics/histogram.h"
 
 namespace reticle::server {
@@ -61,7 +62,10 @@ class MetricsExporter final : public ServerProbe {
   };
   using HttpKey = std::tuple<std::string, std::string, std::string>;  // handler, method, status
 
+  using Models = std::map<std::string, std::unique_ptr<ModelMetrics>>;
+
   ModelMetrics& ForModel(std::string_view model) RETICLE_REQUIRES(mutex_);
+  static void CollectModels(const Models& models, FamilyWriter& out);
   std::vector<prometheus::MetricFamily> CollectServer() const RETICLE_REQUIRES(mutex_);
 
   const std::string version_;
@@ -74,7 +78,7 @@ class MetricsExporter final : public ServerProbe {
       RETICLE_GUARDED_BY(mutex_);  // by handler, method
   std::map<std::pair<std::string, int>, uint64_t> grpc_requests_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::string, std::unique_ptr<Histogram>> grpc_durations_ RETICLE_GUARDED_BY(mutex_);
-  std::map<std::string, std::unique_ptr<ModelMetrics>> models_ RETICLE_GUARDED_BY(mutex_);
+  Models models_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::pair<std::string, int>, uint64_t> refused_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::string, int64_t> connections_ RETICLE_GUARDED_BY(mutex_);
 };
