@@ -12,8 +12,9 @@ constexpr std::chrono::microseconds kSpin{60};
 }  // namespace
 
 void WorkerTask::Post(uint32_t events) {
-  events_.fetch_or(events, std::memory_order_release);
-  if (!queued_.exchange(true, std::memory_order_acq_rel)) worker_.Enqueue(this);
+  StreamWorker& worker = worker_;
+  const uint32_t before = state_.fetch_or(events | kQueued, std::memory_order_acq_rel);
+  if ((before & kQueued) == 0) worker.Enqueue(this);
 }
 
 StreamWorker::StreamWorker() : thread_([this] { Loop(); }) {}
@@ -58,10 +59,7 @@ void StreamWorker::Loop() {
   std::vector<WorkerTask*> tasks;
   while (WaitForTasks(tasks)) {
     for (WorkerTask* task : tasks) {
-      // Cleared before the bits are read: an event that is posted meanwhile queues the task again.
-      task->queued_.store(false, std::memory_order_release);
-      const uint32_t events = task->events_.exchange(0, std::memory_order_acq_rel);
-      task->Run(events);
+      task->Run(task->state_.exchange(0, std::memory_order_acq_rel) & ~WorkerTask::kQueued);
     }
     tasks.clear();
   }

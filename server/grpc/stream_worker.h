@@ -21,8 +21,8 @@ class WorkerTask {
  public:
   virtual ~WorkerTask() = default;
 
-  // Adds event bits and queues the task unless it is queued already. Any thread; does not block for
-  // long.
+  // Adds event bits (below kQueued) and queues the task unless it is queued already. Any thread;
+  // does not block for long.
   void Post(uint32_t events);
 
  protected:
@@ -31,14 +31,16 @@ class WorkerTask {
   // On the worker thread, with all bits that were posted since the last call.
   virtual void Run(uint32_t events) = 0;
   // A further Run is coming.
-  bool queued() const { return queued_.load(std::memory_order_acquire); }
+  bool queued() const { return (state_.load(std::memory_order_acquire) & kQueued) != 0; }
 
  private:
   friend class StreamWorker;
 
   StreamWorker& worker_;
-  std::atomic<uint32_t> events_{0};
-  std::atomic<bool> queued_{false};
+  // Event bits and whether the task is queued, in one word: a task may delete itself as soon as its
+  // last event is seen, so the poster must not touch it after that became possible.
+  static constexpr uint32_t kQueued = 1u << 31;
+  std::atomic<uint32_t> state_{0};
 };
 
 // Spins briefly for the next event before it sleeps: waking a sleeping thread costs 35 to 65 us.

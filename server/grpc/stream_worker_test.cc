@@ -13,7 +13,7 @@ namespace {
 // Counts what it is told; deletes itself on kLast, as calls do.
 class CountingTask final : public WorkerTask {
  public:
-  static constexpr uint32_t kLast = 1u << 31;
+  static constexpr uint32_t kLast = 1u << 30;
 
   CountingTask(StreamWorker& worker, std::atomic<int>& alive, std::atomic<uint32_t>& seen)
       : WorkerTask(worker), alive_(alive), seen_(seen) {
