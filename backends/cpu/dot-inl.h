@@ -34,13 +34,6 @@ inline constexpr size_t kLanes = HWY_LANES(float);
 // Vectors that hold one column of a panel's 16 rows.
 inline constexpr size_t kPanelVecs = 16 / kLanes;
 
-// Whether the target has a multiply-add of unsigned by signed bytes that the CPU may lack.
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-#define RETICLE_MAYBE_VNNI 1
-#else
-#define RETICLE_MAYBE_VNNI 0
-#endif
-
 // Four bytes of activations in every lane.
 HWY_INLINE V8 Broadcast4(const int8_t* bytes) {
   int32_t word;

@@ -1,6 +1,7 @@
 #include "backends/cpu/packed_matrix.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "backends/cpu/block_decode.h"
@@ -63,12 +64,19 @@ Strides StridesOf(PackedFormat format, size_t columns) {
   return strides;
 }
 
+// Returns false when an element's exponent, the bits of `exponent`, is all ones: infinite or NaN.
 template <typename T>
-void PackFloatRow(const std::byte* row, size_t lane, size_t columns, std::byte* panel) {
+bool PackFloatRow(const std::byte* row, size_t lane, size_t columns, T exponent,
+                  std::byte* panel) {
   T* out = reinterpret_cast<T*>(panel);
+  bool finite = true;
   for (size_t k = 0; k < columns; ++k) {
-    std::memcpy(&out[k * kPanelRows + lane], row + k * sizeof(T), sizeof(T));
+    T bits;
+    std::memcpy(&bits, row + k * sizeof(T), sizeof(T));
+    finite &= (bits & exponent) != exponent;
+    out[k * kPanelRows + lane] = bits;
   }
+  return finite;
 }
 
 void PackQuants(const Group32& group, size_t g, size_t lane, bool nibbles, int offset,
@@ -86,7 +94,7 @@ void PackQuants(const Group32& group, size_t g, size_t lane, bool nibbles, int o
   for (size_t i = 0; i < 32; i += 4) std::memcpy(block + i * 16 + lane * 4, group.quants + i, 4);
 }
 
-void PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
+bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
                   const PackedMatrix& m) {
   const bool nibbles = IsNibbles(m.format);
   const int offset = type == TensorType::kQ4_0 ? 8 : 0;
@@ -95,8 +103,10 @@ void PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t pan
   std::byte* mins = m.mins + panel * m.mins_stride;
   const size_t super = panel * m.super_stride;
   Group32 group;
+  bool finite = true;
   for (size_t g = 0; g < m.columns / 32; ++g) {
     DecodeGroup(type, row, g, &group);
+    finite &= std::isfinite(group.scale) && std::isfinite(group.min);
     PackQuants(group, g, lane, nibbles, offset, values);
     const size_t cell = g * kPanelRows + lane;
     if (!IsSuper(m.format)) {
@@ -121,6 +131,22 @@ void PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t pan
       reinterpret_cast<uint16_t*>(m.super_mins + super)[super_cell] =
           models::FloatToHalf(group.min);
     }
+  }
+  return finite;
+}
+
+bool PackRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
+             const PackedMatrix& m) {
+  std::byte* values = m.values + panel * m.values_stride;
+  switch (m.format) {
+    case PackedFormat::kF32:
+      return PackFloatRow<uint32_t>(row, lane, m.columns, 0x7f800000u, values);
+    case PackedFormat::kF16:
+      return PackFloatRow<uint16_t>(row, lane, m.columns, 0x7c00u, values);
+    case PackedFormat::kBF16:
+      return PackFloatRow<uint16_t>(row, lane, m.columns, 0x7f80u, values);
+    default:
+      return PackQuantRow(type, row, lane, panel, m);
   }
 }
 
@@ -179,29 +205,20 @@ PackedMatrix LayOutMatrix(TensorType type, size_t rows, size_t columns, std::byt
   return m;
 }
 
-void PackPanels(TensorType type, const std::byte* tensor, size_t first_panel, size_t end_panel,
-                const PackedMatrix& matrix) {
+std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_t first_panel,
+                                 size_t end_panel, const PackedMatrix& matrix) {
   const models::TensorTypeTraits traits = models::Traits(type);
   const size_t row_bytes = matrix.columns / traits.elements * traits.bytes;
+  std::optional<size_t> bad_row;
   for (size_t panel = first_panel; panel < end_panel; ++panel) {
     const size_t end_row = std::min(matrix.rows, (panel + 1) * kPanelRows);
     for (size_t r = panel * kPanelRows; r < end_row; ++r) {
-      const std::byte* row = tensor + r * row_bytes;
-      const size_t lane = r % kPanelRows;
-      std::byte* values = matrix.values + panel * matrix.values_stride;
-      switch (matrix.format) {
-        case PackedFormat::kF32:
-          PackFloatRow<float>(row, lane, matrix.columns, values);
-          break;
-        case PackedFormat::kF16:
-        case PackedFormat::kBF16:
-          PackFloatRow<uint16_t>(row, lane, matrix.columns, values);
-          break;
-        default:
-          PackQuantRow(type, row, lane, panel, matrix);
-      }
+      const bool finite =
+          PackRow(type, tensor + r * row_bytes, r % kPanelRows, panel, matrix);
+      if (!finite && !bad_row.has_value()) bad_row = r;
     }
   }
+  return bad_row;
 }
 
 }  // namespace reticle::backends::cpu

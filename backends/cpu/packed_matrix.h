@@ -16,9 +16,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
-#include "absl/status/statusor.h"
-#include "backends/cpu/aligned_memory.h"
 #include "models/tensor_type.h"
 
 namespace reticle::backends::cpu {
@@ -69,12 +68,10 @@ size_t PackedBytes(models::TensorType type, size_t rows, size_t columns);
 PackedMatrix LayOutMatrix(models::TensorType type, size_t rows, size_t columns, std::byte* memory);
 
 // Packs panels first_panel .. end_panel-1 from the rows of a tensor as they lie in the file.
-// Different panels may be packed by different threads.
-void PackPanels(models::TensorType type, const std::byte* tensor, size_t first_panel,
-                size_t end_panel, const PackedMatrix& matrix);
-
-// The types whose rows can be fed to the kernels need whole blocks of columns: 32, 256 or 1.
-inline size_t BlockElements(models::TensorType type) { return models::Traits(type).elements; }
+// Different panels may be packed by different threads. Returns the first row that holds a weight or
+// scale that is not finite, or nothing.
+std::optional<size_t> PackPanels(models::TensorType type, const std::byte* tensor,
+                                 size_t first_panel, size_t end_panel, const PackedMatrix& matrix);
 
 }  // namespace reticle::backends::cpu
 
