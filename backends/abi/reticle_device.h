@@ -222,7 +222,8 @@ typedef struct reticle_logit_bias {
  * The order of operations is: logit_bias; token_mask; stop ids banned below min_tokens; repetition,
  * frequency and presence penalty; then with temperature > 0: temperature, top_k, top_p, min_p (each
  * over what the one before left), and a draw by a generator that is keyed by (seed, position of the
- * sampled token). Temperature 0 takes the largest logit. Among equal logits the lowest id counts as
+ * sampled token). When no token is left, the sequence ends with FINISH_ERROR, FAILED_PRECONDITION.
+ * Temperature 0 takes the largest logit. Among equal logits the lowest id counts as
  * the likelier. Log-probabilities and ranks are those of the model: of the log-softmax of the
  * logits before all of this. */
 typedef struct reticle_sampling {
@@ -278,8 +279,9 @@ typedef struct reticle_work {
    * sequence stands. */
   uint32_t position;
   const uint32_t* tokens;
-  /* 0: only adds credits (`position` is not read); for a sequence that has credits or has just
-   * spent its last one. Such an item never begins a sequence: NOT_FOUND when it is not alive. */
+  /* 0: only adds credits, at least one (`position` is not read); for a sequence that has credits or
+   * has just spent its last one. Such an item never begins a sequence: NOT_FOUND when it is not
+   * alive. */
   uint32_t token_count;
   /* Added to the sequence's credits. 0: prefill only, nothing is sampled after the last token.
    * Credits may go past the context limit, but the first sampled token must have a position:
@@ -288,12 +290,13 @@ typedef struct reticle_work {
   /* Host-paged: the whole block table of the sequence. It must cover every position that the
    * sequence will have fed when its credits are spent, at most context_limit - 1 of them when it
    * samples: for an item that feeds tokens that is position + token_count + decode_credits - 1
-   * positions (position + token_count without credits). NULL: as in the sequence's last item. The
-   * blocks of positions that are already fed stay the same or hold the same content. */
+   * positions (position + token_count without credits). NULL: as in the sequence's last item, and
+   * always for device slots. The blocks of positions that are already fed stay the same or hold the
+   * same content. */
   const uint32_t* kv_blocks;
   uint32_t kv_block_count;
   /* NULL: as in the sequence's last item that had one. Needed by the first item that grants
-   * credits; not allowed while the sequence holds credits. */
+   * credits; not allowed while the sequence holds credits, nor without tokens. */
   const reticle_sampling* sampling;
   /* (vocab_size + 31) / 32 words; bit i of word j allows token 32 j + i; at least one is set. Holds
    * for the next sampled token only, so the item must grant exactly one credit to a sequence that
