@@ -134,9 +134,9 @@ HWY_INLINE void UpdateSoftmax(size_t count, size_t padded_dim, float* scores, fl
 }
 
 template <KvType kType>
-void AttendHeadAs(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
-                  size_t layer, size_t head, size_t position, const float* q, size_t group,
-                  float* out, float* scratch) {
+void AttendHeadAs(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks, size_t layer,
+                  size_t head, size_t position, const float* q, size_t group, float* out,
+                  float* scratch) {
   const DF df;
   const size_t dim = kv.head_dim;
   const size_t padded = kv.padded_head_dim();

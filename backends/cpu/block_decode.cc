@@ -75,8 +75,7 @@ void DecodeQ6K(const std::byte* block, size_t sub, Group32* out) {
   const int low_shift = quarter < 2 ? 0 : 4;
   const int high_shift = static_cast<int>(quarter) * 2;
   for (size_t i = 0; i < 32; ++i) {
-    const int value =
-        ((Byte(low, i) >> low_shift) & 15) | ((Byte(high, i) >> high_shift) & 3) << 4;
+    const int value = ((Byte(low, i) >> low_shift) & 15) | ((Byte(high, i) >> high_shift) & 3) << 4;
     out->quants[i] = static_cast<int8_t>(value - 32);
   }
   out->scale = HalfToFloat(Half(block + 208));

@@ -73,12 +73,11 @@ HWY_INLINE VI DotUnsigned(VI sum, V8 w, V8 x) {
   const D16 d16;
   const auto w16 = hn::BitCast(d16, w);
   const auto x16 = hn::BitCast(d16, x);
-  const auto even = hn::Mul(hn::ShiftRight<8>(hn::ShiftLeft<8>(w16)),
-                            hn::ShiftRight<8>(hn::ShiftLeft<8>(x16)));
+  const auto even =
+      hn::Mul(hn::ShiftRight<8>(hn::ShiftLeft<8>(w16)), hn::ShiftRight<8>(hn::ShiftLeft<8>(x16)));
   const auto odd = hn::Mul(hn::ShiftRight<8>(w16), hn::ShiftRight<8>(x16));
   const VI pairs = hn::BitCast(DI(), hn::Add(even, odd));
-  const VI quads =
-      hn::Add(hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs)), hn::ShiftRight<16>(pairs));
+  const VI quads = hn::Add(hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs)), hn::ShiftRight<16>(pairs));
   return hn::Add(sum, quads);
 #endif
 }

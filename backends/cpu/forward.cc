@@ -84,13 +84,11 @@ uint64_t Forward::MemoryBytes(const LlamaConfig& config, const Options& options)
 }
 
 absl::StatusOr<std::unique_ptr<Forward>> Forward::Create(const Model& model, ThreadPool& pool,
-                                                         const KvGeometry& kv,
-                                                         std::byte* kv_memory,
+                                                         const KvGeometry& kv, std::byte* kv_memory,
                                                          const Options& options) {
   std::unique_ptr<Forward> forward(new Forward(model, pool, kv, kv_memory, options));
   const size_t scratch = AttentionScratchFloats(kv, model.config().group_size());
-  const size_t bytes =
-      forward->LayOut(model.config(), options, pool.threads(), scratch, nullptr);
+  const size_t bytes = forward->LayOut(model.config(), options, pool.threads(), scratch, nullptr);
   auto memory = AlignedMemory::Allocate(bytes);
   if (!memory.ok()) return memory.status();
   forward->memory_ = *std::move(memory);

@@ -93,7 +93,7 @@ class Forward {
   std::vector<uint32_t> logit_tokens_;  // indices in the batch
 
   Buffer residual_;
-  Buffer normed_;    // of the residual stream
+  Buffer normed_;  // of the residual stream
   Buffer q_;
   Buffer k_;
   Buffer v_;

@@ -41,11 +41,11 @@ struct Activations {
 void QuantizeColumns(const float* x, size_t first, size_t end, size_t row,
                      const QuantizedRows& out);
 
-// out[t * out_stride + r] = sum over k of W[r][k] * x[t][k], for the rows r of panels first_panel ..
-// end_panel-1 and tokens t < tokens; added to what is there if `add`. Rows up to the end of the
+// out[t * out_stride + r] = sum over k of W[r][k] * x[t][k], for the rows r of panels first_panel
+// .. end_panel-1 and tokens t < tokens; added to what is there if `add`. Rows up to the end of the
 // panel are written, so out_stride is at least 16 * panels.
-void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel,
-            const Activations& x, size_t tokens, float* out, size_t out_stride, bool add);
+void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel, const Activations& x,
+            size_t tokens, float* out, size_t out_stride, bool add);
 
 // out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i].
 void RmsNorm(const float* x, const float* weight, size_t size, float epsilon, float* out);

@@ -25,9 +25,7 @@ struct KvGeometry {
   size_t block_tokens = 0;  // multiple of kTilePositions
 
   size_t padded_head_dim() const { return (head_dim + 15) / 16 * 16; }
-  size_t element_bytes() const {
-    return type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
-  }
+  size_t element_bytes() const { return type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1; }
   size_t scale_bytes() const {
     return type == KvType::kQ8_0 ? head_dim / 32 * kTilePositions * 2 : 0;
   }

@@ -75,8 +75,8 @@ HWY_INLINE void FloatTile(const PackedMatrix& w, size_t panel, size_t vec, const
   for (size_t k = 0; k < w.columns; ++k) {
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
       RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-        const VF weights = LoadWeights<kFormat>(values + p * w.values_stride,
-                                                k * kPanelRows + (vec + v) * kLanes);
+        const VF weights =
+            LoadWeights<kFormat>(values + p * w.values_stride, k * kPanelRows + (vec + v) * kLanes);
         RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
           const VF value = hn::Set(DF(), input[t * x.float_stride + k]);
           sums[p][v][t] = hn::MulAdd(weights, value, sums[p][v][t]);
@@ -87,8 +87,7 @@ HWY_INLINE void FloatTile(const PackedMatrix& w, size_t panel, size_t vec, const
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
       RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-        float* to =
-            out + (token + t) * out_stride + (panel + p) * kPanelRows + (vec + v) * kLanes;
+        float* to = out + (token + t) * out_stride + (panel + p) * kPanelRows + (vec + v) * kLanes;
         StoreResult(sums[p][v][t], to, add);
       }
     }
@@ -102,8 +101,8 @@ HWY_INLINE void FloatTokens(const PackedMatrix& w, size_t first, size_t end, con
   size_t panel = first;
   if constexpr (kTokens == 1) {
     for (; panel + kTogether <= end; panel += kTogether) {
-      FloatTile<kFormat, kTogether, kPanelVecs <= 2 ? kPanelVecs : 1, 1>(w, panel, 0, x, token,
-                                                                         out, out_stride, add);
+      FloatTile<kFormat, kTogether, kPanelVecs <= 2 ? kPanelVecs : 1, 1>(w, panel, 0, x, token, out,
+                                                                         out_stride, add);
       for (size_t v = 1; kPanelVecs > 2 && v < kPanelVecs; ++v) {
         FloatTile<kFormat, kTogether, 1, 1>(w, panel, v, x, token, out, out_stride, add);
       }
@@ -206,9 +205,9 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
     VI start = hn::Zero(DI());
     if constexpr (kExcess != 0) {
-      const int32_t sum = F::kGroup == 16 ? x.half_sums[token * 2 * scale_stride + group +
-                                                        t * 2 * scale_stride]
-                                          : x.sums[cell + t * scale_stride];
+      const int32_t sum = F::kGroup == 16
+                              ? x.half_sums[token * 2 * scale_stride + group + t * 2 * scale_stride]
+                              : x.sums[cell + t * scale_stride];
       start = hn::Set(DI(), -kExcess * sum);
     }
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) dots[v][t] = start;
@@ -311,8 +310,8 @@ void QuantMatMul(const PackedMatrix& w, size_t first, size_t end, const Quantize
 // ==== Dispatch by format ====
 
 template <bool kVnni>
-void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations& x,
-              size_t tokens, float* out, size_t stride, bool add) {
+void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations& x, size_t tokens,
+              float* out, size_t stride, bool add) {
   const QuantizedRows& q = x.quantized;
   switch (w.format) {
     case PackedFormat::kF32:
@@ -324,8 +323,7 @@ void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations
     case PackedFormat::kInt8:
       return QuantMatMul<PackedFormat::kInt8, kVnni>(w, first, end, q, tokens, out, stride, add);
     case PackedFormat::kInt8Min:
-      return QuantMatMul<PackedFormat::kInt8Min, kVnni>(w, first, end, q, tokens, out, stride,
-                                                        add);
+      return QuantMatMul<PackedFormat::kInt8Min, kVnni>(w, first, end, q, tokens, out, stride, add);
     case PackedFormat::kInt8SuperMin:
       return QuantMatMul<PackedFormat::kInt8SuperMin, kVnni>(w, first, end, q, tokens, out, stride,
                                                              add);
@@ -333,8 +331,7 @@ void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations
       return QuantMatMul<PackedFormat::kInt8Super16, kVnni>(w, first, end, q, tokens, out, stride,
                                                             add);
     case PackedFormat::kNibbles:
-      return QuantMatMul<PackedFormat::kNibbles, kVnni>(w, first, end, q, tokens, out, stride,
-                                                        add);
+      return QuantMatMul<PackedFormat::kNibbles, kVnni>(w, first, end, q, tokens, out, stride, add);
     case PackedFormat::kNibblesMin:
       return QuantMatMul<PackedFormat::kNibblesMin, kVnni>(w, first, end, q, tokens, out, stride,
                                                            add);
@@ -401,8 +398,8 @@ int VnniBits() {
 
 }  // namespace
 
-void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel,
-            const Activations& x, size_t tokens, float* out, size_t out_stride, bool add) {
+void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel, const Activations& x,
+            size_t tokens, float* out, size_t out_stride, bool add) {
   HWY_DYNAMIC_DISPATCH(MatMulTarget)
   (weights, first_panel, end_panel, x, tokens, out, out_stride, add, VnniBits());
 }

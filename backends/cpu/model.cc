@@ -75,8 +75,7 @@ absl::StatusOr<uint64_t> Model::WeightBytes(const models::GgufFile& file) {
   return bytes;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file,
-                                                   ThreadPool& pool) {
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool) {
   std::unique_ptr<Model> model(new Model());
   ASSIGN_OR_RETURN(model->config_, models::ReadLlamaConfig(file));
   ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, model->config_));

@@ -66,8 +66,7 @@ Strides StridesOf(PackedFormat format, size_t columns) {
 
 // Returns false when an element's exponent, the bits of `exponent`, is all ones: infinite or NaN.
 template <typename T>
-bool PackFloatRow(const std::byte* row, size_t lane, size_t columns, T exponent,
-                  std::byte* panel) {
+bool PackFloatRow(const std::byte* row, size_t lane, size_t columns, T exponent, std::byte* panel) {
   T* out = reinterpret_cast<T*>(panel);
   bool finite = true;
   for (size_t k = 0; k < columns; ++k) {
@@ -213,8 +212,7 @@ std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_
   for (size_t panel = first_panel; panel < end_panel; ++panel) {
     const size_t end_row = std::min(matrix.rows, (panel + 1) * kPanelRows);
     for (size_t r = panel * kPanelRows; r < end_row; ++r) {
-      const bool finite =
-          PackRow(type, tensor + r * row_bytes, r % kPanelRows, panel, matrix);
+      const bool finite = PackRow(type, tensor + r * row_bytes, r % kPanelRows, panel, matrix);
       if (!finite && !bad_row.has_value()) bad_row = r;
     }
   }

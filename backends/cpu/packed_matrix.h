@@ -29,12 +29,12 @@ enum class PackedFormat {
   kF32,
   kF16,
   kBF16,
-  kInt8,          // Q8_0, Q5_0
-  kInt8Min,       // Q5_1
-  kInt8SuperMin,  // Q5_K
-  kInt8Super16,   // Q6_K: a scale for 16 columns
-  kNibbles,       // Q4_0: offset 8
-  kNibblesMin,    // Q4_1
+  kInt8,             // Q8_0, Q5_0
+  kInt8Min,          // Q5_1
+  kInt8SuperMin,     // Q5_K
+  kInt8Super16,      // Q6_K: a scale for 16 columns
+  kNibbles,          // Q4_0: offset 8
+  kNibblesMin,       // Q4_1
   kNibblesSuperMin,  // Q4_K
 };
 
