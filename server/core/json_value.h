@@ -10,8 +10,8 @@
 
 namespace reticle::server {
 
-// INVALID_ARGUMENT with the reason when `json` is not one valid JSON document or nests deeper than
-// 64 levels. Integers beyond 64 bits become doubles.
+// INVALID_ARGUMENT with the reason when `json` is not one valid JSON document, nests deeper than 64
+// levels or holds an integer beyond 64 bits.
 absl::StatusOr<tokenizer::jinja::Value> ParseJsonValue(std::string_view json);
 
 }  // namespace reticle::server
