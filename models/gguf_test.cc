@@ -11,6 +11,7 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "models/gguf_writer.h"
@@ -400,6 +401,22 @@ TEST(GgufTest, ContentHashIsSha256) {
   const Bytes bytes = Raw().Header(0, 0).bytes();
   EXPECT_EQ((*GgufFile::Parse(bytes))->ContentHash().value(),
             "a4e5e156ddec27e286f75328784d7106b60a4eb1d246e950a001a3f944fbda99");
+}
+
+TEST(GgufTest, ReadersMayShareAFile) {
+  GgufWriter writer;
+  writer.AddString("general.name", "shared");
+  const Bytes bytes = writer.WriteBytes().value();
+  const auto file = GgufFile::Parse(bytes).value();
+  std::vector<std::string> hashes(4);
+  std::vector<std::thread> threads;
+  for (std::string& hash : hashes) {
+    threads.emplace_back([&file, &hash] {
+      if (file->GetString("general.name").value() == "shared") hash = file->ContentHash().value();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(hashes, ::testing::Each(file->ContentHash().value()));
 }
 
 TEST(GgufTest, OpenErrorsNameThePath) {
