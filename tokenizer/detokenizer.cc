@@ -49,6 +49,10 @@ void StreamingDetokenizer::AppendBytes(std::string_view bytes, std::string& out)
   }
   const char* run = p;
   while (p < end) {
+    if (static_cast<uint8_t>(*p) < 0x80) {
+      ++p;
+      continue;
+    }
     const Utf8Char c = DecodeUtf8(p, end);
     if (!c.valid) {
       out.append(run, static_cast<size_t>(p - run));
