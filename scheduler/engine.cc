@@ -174,11 +174,33 @@ bool Engine::Impl::RunTimers() {
     stall_timer_ns_ = retry_timer_ns_ = INT64_MAX;
     dirty_ = true;
   }
+  if (watchdog_timer_ns_ <= now_ns_) {
+    CheckWatchdog();
+    any = true;
+  }
   if (reset_timer_ns_ <= now_ns_) {
     TryResetAgain();
     any = true;
   }
   return any;
+}
+
+void Engine::Impl::FeedWatchdog() {
+  const bool watches = options_.watchdog_ns > 0 && !running_.empty();
+  watchdog_timer_ns_ = watches ? now_ns_ + options_.watchdog_ns : INT64_MAX;
+}
+
+void Engine::Impl::CheckWatchdog() {
+  watchdog_timer_ns_ = INT64_MAX;
+  const bool owes = std::any_of(running_.begin(), running_.end(), [](const Sequence* sequence) {
+    return sequence->on_device &&
+           (!sequence->idle() || sequence->state != Sequence::State::kRunning);
+  });
+  // What it has just finished is no sign of a hang, even when this thread was away for long.
+  if (!owes || PollDevice() || lost_.load(std::memory_order_relaxed)) return;
+  OnDeviceLost(DeadlineExceededError("no completion came for %d ms, at most %d are waited for",
+                                     options_.watchdog_ns / 1'000'000,
+                                     options_.watchdog_ns / 1'000'000));
 }
 
 void Engine::Impl::EndStep() {
@@ -214,7 +236,7 @@ bool Engine::Impl::PrepareSleep() {
 }
 
 int64_t Engine::Impl::NextTimer() const {
-  int64_t next = std::min({stall_timer_ns_, retry_timer_ns_, reset_timer_ns_});
+  int64_t next = std::min({stall_timer_ns_, retry_timer_ns_, watchdog_timer_ns_, reset_timer_ns_});
   if (!deadlines_.empty()) next = std::min(next, deadlines_.begin()->first);
   if (capabilities_.event_fd < 0 && !running_.empty()) {
     next = std::min(next, clock_.NowNanos() + kPollNs);
@@ -267,8 +289,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<backends:
   if (options.max_waiting == 0) {
     return InvalidArgumentError("max_waiting is 0; it must be at least 1");
   }
-  if (options.stall_ns < 0) {
-    return InvalidArgumentError("stall_ns is %d; it must be at least 0", options.stall_ns);
+  if (options.stall_ns < 0 || options.watchdog_ns < 0) {
+    return InvalidArgumentError("stall_ns is %d and watchdog_ns %d; both must be at least 0",
+                                options.stall_ns, options.watchdog_ns);
   }
   return std::unique_ptr<Engine>(
       new Engine(std::make_unique<Impl>(std::move(device), options, clock, probe)));

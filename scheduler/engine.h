@@ -36,6 +36,9 @@ struct EngineOptions {
   int64_t stall_ns = 100'000'000;
   // How often one sequence is recomputed after a loss of the device before it ends with kError.
   uint32_t max_recoveries = 3;
+  // A device that has work and gives no completion for this long counts as lost; 0: waits for ever.
+  // A CPU may well take tens of seconds for one chunk of a large model's prompt.
+  int64_t watchdog_ns = 300'000'000'000;
 };
 
 class Engine {

@@ -44,16 +44,22 @@ bool Engine::Impl::PollDevice() {
     if (!any) now_ns_ = clock_.NowNanos();
     any = true;
     for (size_t i = 0; i < *count; ++i) OnCompletion(completions_[i]);
+    FeedWatchdog();
     if (*count < completions_.size()) return true;
   }
 }
 
 Sequence* Engine::Impl::FindOnDevice(const reticle_completion& completion) {
-  if (completion.tag >= slots_.size()) return nullptr;
-  Sequence* const sequence = slots_[completion.tag];
-  const bool same = sequence != nullptr && sequence->on_device &&
-                    sequence->device_id == completion.sequence;
-  return same ? sequence : nullptr;
+  const auto is_meant = [&completion](const Sequence* sequence) {
+    return sequence != nullptr && sequence->on_device &&
+           sequence->device_id == completion.sequence;
+  };
+  if (completion.tag < slots_.size() && is_meant(slots_[completion.tag])) {
+    return slots_[completion.tag];
+  }
+  // An end before the device has looked at the first item may come without its tag.
+  const auto found = std::find_if(slots_.begin(), slots_.end(), is_meant);
+  return found == slots_.end() ? nullptr : *found;
 }
 
 void Engine::Impl::OnCompletion(const reticle_completion& completion) {
@@ -204,6 +210,7 @@ void Engine::Impl::OnDeviceLost(const absl::Status& status) {
     GiveUpDevice(reset);
     return;
   }
+  FeedWatchdog();
   if (BlockPool* const pool = memory_.pool()) pool->ForgetAll();
   const std::vector<Sequence*> running = running_;
   for (Sequence* sequence : running) {
@@ -214,6 +221,7 @@ void Engine::Impl::OnDeviceLost(const absl::Status& status) {
 void Engine::Impl::GiveUpDevice(const absl::Status& status) {
   LogError("device '%s' is given up: %s", capabilities_.device_name, status.message());
   lost_.store(true, std::memory_order_release);
+  watchdog_timer_ns_ = INT64_MAX;
   loss_ = UnavailableError("the device is lost: %s", status.message());
   if (BlockPool* const pool = memory_.pool()) pool->ForgetAll();
   // No end will come for what it holds.

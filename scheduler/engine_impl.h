@@ -37,6 +37,9 @@ struct Engine::Impl {
   bool TakeSignals();
   void TakeSubmissions(std::vector<Request> requests);
   bool RunTimers();
+  // The device has shown life, or was given work.
+  void FeedWatchdog();
+  void CheckWatchdog();
   void EndStep();
   bool PrepareSleep();
   int64_t NextTimer() const;
@@ -131,6 +134,7 @@ struct Engine::Impl {
   std::set<std::pair<int64_t, uint64_t>> deadlines_;
   int64_t stall_timer_ns_ = INT64_MAX;
   int64_t retry_timer_ns_ = INT64_MAX;  // the device refused for now and owes no completion
+  int64_t watchdog_timer_ns_ = INT64_MAX;
   int64_t reset_timer_ns_ = INT64_MAX;
   int64_t reset_delay_ns_ = 0;
   uint32_t losses_in_a_row_ = 0;

@@ -27,6 +27,7 @@ bool Engine::Impl::PlanAndSubmit() {
   if (plan_.empty()) return false;
   Apply();
   SubmitWork();
+  FeedWatchdog();
   return true;
 }
 

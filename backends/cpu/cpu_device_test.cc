@@ -99,8 +99,7 @@ class Host {
       run.request = request;
       run.id = next_id_++;
       run.blocks = request.prefix_blocks;
-      const uint32_t total =
-          static_cast<uint32_t>(request.prompt.size()) + request.output_tokens;
+      const uint32_t total = static_cast<uint32_t>(request.prompt.size()) + request.output_tokens;
       const std::vector<uint32_t> own = Blocks(total - request.prefix_tokens);
       run.blocks.insert(run.blocks.end(), own.begin(), own.end());
       run.fed = request.prefix_tokens;

@@ -39,7 +39,7 @@ constexpr Recipe kRecipes[] = {
     {TensorType::kQ4_0, 7, 0, 0, 0},     {TensorType::kQ4_1, 7, 0, 2, -7.5f},
     {TensorType::kQ5_0, 8, 0, 0, 0},     {TensorType::kQ5_1, 8, 0, 2, -15.5f},
     {TensorType::kQ4_K, 13, 0, 2, 7.5f}, {TensorType::kQ5_K, 14, 0, 2, 15.5f},
-    {TensorType::kQ6_K, 15, 208, 0, 0},
+    {TensorType::kQ6_K, 16, 208, 0, 0},
 };
 
 const Recipe& RecipeOf(TensorType type) {
@@ -75,6 +75,18 @@ std::vector<std::byte> FloatBytes(TensorType type, size_t count, uint64_t seed, 
   return out;
 }
 
+void NarrowScales(TensorType type, std::byte* block) {
+  if (type == TensorType::kQ4_K || type == TensorType::kQ5_K) {
+    for (size_t i = 4; i < 12; ++i) block[i] |= std::byte{0xA0};
+  } else if (type == TensorType::kQ6_K) {
+    for (size_t i = 192; i < 208; ++i) {
+      const int random = static_cast<int>(block[i]);
+      const int scale = 64 + (random & 63);
+      block[i] = static_cast<std::byte>(static_cast<int8_t>((random & 64) != 0 ? -scale : scale));
+    }
+  }
+}
+
 // `tensor_bytes` of the script.
 std::vector<std::byte> TensorBytes(TensorType type, size_t count, uint64_t seed, int shift) {
   const Recipe& recipe = RecipeOf(type);
@@ -91,6 +103,7 @@ std::vector<std::byte> TensorBytes(TensorType type, size_t count, uint64_t seed,
     std::byte* block = out.data() + b * traits.bytes;
     const uint16_t half = models::FloatToHalf(scale);
     std::memcpy(block + recipe.scale_at, &half, sizeof(half));
+    NarrowScales(type, block);
     if (recipe.min_at == 0) continue;
     const uint16_t min = models::FloatToHalf(scale * recipe.min_factor);
     std::memcpy(block + recipe.min_at, &min, sizeof(min));
@@ -154,11 +167,11 @@ std::vector<std::byte> GoldenCase::Gguf() const {
     matrix(block + "attn_q.weight", q_dim, dim, 0);
     matrix(block + "attn_k.weight", kv_dim, dim, 0);
     matrix(block + "attn_v.weight", kv_dim, dim, 0);
-    matrix(block + "attn_output.weight", dim, q_dim, 0);
+    matrix(block + "attn_output.weight", dim, q_dim, -1);
     norm(block + "ffn_norm.weight");
     matrix(block + "ffn_gate.weight", ffn, dim, 0);
     matrix(block + "ffn_up.weight", ffn, dim, 0);
-    matrix(block + "ffn_down.weight", dim, ffn, 0);
+    matrix(block + "ffn_down.weight", dim, ffn, -1);
   }
   norm("output_norm.weight");
   if (!tied) matrix("output.weight", vocab, dim, 0);

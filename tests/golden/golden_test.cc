@@ -2,7 +2,6 @@
 // instruction set that this machine has.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -98,7 +97,8 @@ double Limit(const GoldenCase& c, KvType kv) {
   if (kv == KvType::kQ8_0) return 1e-2;
   switch (c.type) {
     case models::TensorType::kF32:
-      return kv == KvType::kF32 ? 1e-4 : 2e-3;
+      // F16 KV rounds keys and values to 11 bits.
+      return kv == KvType::kF32 ? 1e-4 : 1e-3;
     case models::TensorType::kF16:
     case models::TensorType::kBF16:
       return 2e-3;
@@ -122,8 +122,6 @@ TEST(GoldenTest, LogitsAgreeWithTheReferenceOnEveryTarget) {
         if (kv == KvType::kQ8_0 && c.head_dim % 32 != 0) continue;
         const double error = WorstError(c, Compute(c, kv, 16, 1));
         EXPECT_LT(error, Limit(c, kv)) << backends::cpu::KernelTarget() << " " << c.name;
-        std::printf("%-9s %-18s kv %d: %.2e\n", backends::cpu::KernelTarget().c_str(),
-                    c.name.c_str(), static_cast<int>(kv), error);
       }
     }
   }
@@ -136,7 +134,6 @@ TEST(GoldenTest, LogitsAgreeBeyondPosition8192) {
     for (const KvType kv : {KvType::kF16, KvType::kQ8_0}) {
       const double error = WorstError(c, Compute(c, kv, 512, 2));
       EXPECT_LT(error, Limit(c, kv)) << c.name;
-      std::printf("%-18s kv %d: %.2e\n", c.name.c_str(), static_cast<int>(kv), error);
       ++tested;
     }
   }

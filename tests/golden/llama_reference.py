@@ -42,7 +42,7 @@ TYPES = {
     "Q5_1": (32, 24, 8),
     "Q4_K": (256, 144, 13),
     "Q5_K": (256, 176, 14),
-    "Q6_K": (256, 210, 15),
+    "Q6_K": (256, 210, 16),
 }
 # Byte offsets of the half-precision scale and of the half-precision minimum in a block, and the
 # minimum in units of the scale: it centres the weights on zero.
@@ -76,6 +76,13 @@ def tensor_bytes(kind, count, seed, exponent_shift=0):
     if kind in MIN_AT:
         at, factor = MIN_AT[kind]
         raw[:, at : at + 2] = (scale * factor).astype("<f2").view(np.uint8).reshape(blocks, 2)
+    # Scales within a block differ by a factor of two at most, as those of trained models.
+    if kind in ("Q4_K", "Q5_K"):
+        raw[:, 4:12] |= 0xA0  # 6-bit scales and minima: 32 to 63
+    if kind == "Q6_K":
+        scales = (raw[:, 192:208] & 63).astype(np.int64) + 64
+        scales = np.where(raw[:, 192:208] & 64, -scales, scales)  # either sign, 64 to 127
+        raw[:, 192:208] = scales.astype(np.int8).view(np.uint8)
     return raw.tobytes()
 
 
@@ -182,7 +189,8 @@ class Case:
                 f"{self.rope_base:.1f} {self.linear:.1f} {self.llama3:.1f} {int(self.tied)}")
 
     def weights(self):
-        """Matrices [out, in] and norms, numbered in the order of their seeds."""
+        """Matrices [out, in] and norms, numbered in the order of their seeds. The embedding has rms
+        1 and what a layer adds about a quarter of that, as in trained models."""
         number = [1000 * self.seed]
 
         def matrix(rows, columns, shift=0):
@@ -201,9 +209,9 @@ class Case:
         for _ in range(self.layers):
             w["layers"].append({
                 "attn_norm": norm(), "q": matrix(q_dim, self.dim), "k": matrix(kv_dim, self.dim),
-                "v": matrix(kv_dim, self.dim), "o": matrix(self.dim, q_dim), "ffn_norm": norm(),
+                "v": matrix(kv_dim, self.dim), "o": matrix(self.dim, q_dim, -1), "ffn_norm": norm(),
                 "gate": matrix(self.ffn, self.dim), "up": matrix(self.ffn, self.dim),
-                "down": matrix(self.dim, self.ffn)})
+                "down": matrix(self.dim, self.ffn, -1)})
         w["output_norm"] = norm()
         w["output"] = w["token_embd"] if self.tied else matrix(self.vocab, self.dim)
         return w
