@@ -126,9 +126,11 @@ class RequestValidator {
     if (top_p < 1.0 && !offers.top_p) return Unsupported("top_p", model_);
     sampling.top_p = static_cast<float>(top_p);
 
-    const int64_t top_k = params_.top_k.value_or(0);
-    const int64_t top_k_limit = offers.max_top_k > 0 ? offers.max_top_k : 0x7fffffff;
-    RETURN_IF_ERROR(CheckRange("top_k", top_k, -1, top_k_limit));
+    // A device that ranks a limited number of tokens cannot draw from all of them.
+    const bool ranks_some = offers.max_top_k > 0 && temperature > 0;
+    const int64_t top_k = params_.top_k.value_or(ranks_some ? offers.max_top_k : 0);
+    const int64_t top_k_limit = ranks_some ? offers.max_top_k : 0x7fffffff;
+    RETURN_IF_ERROR(CheckRange("top_k", top_k, ranks_some ? 1 : -1, top_k_limit));
     sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(top_k, 0));
 
     const double min_p = params_.min_p.value_or(0.0);

@@ -99,7 +99,8 @@ absl::Status ReadCall(const std::string& where, const Json& value, ToolCall& cal
   }
   if (arguments.empty()) arguments = "{}";
   absl::StatusOr<Value> parsed = ParseJsonValue(arguments);
-  if (!parsed.ok() || !std::holds_alternative<std::shared_ptr<Value::Object>>(parsed->data())) {
+  const size_t first = arguments.find_first_not_of(" \t\r\n");
+  if (!parsed.ok() || first == std::string::npos || arguments[first] != '{') {
     return FieldError(where + ".function.arguments",
                       where + ".function.arguments must be the text of a JSON object");
   }

@@ -179,7 +179,7 @@ HttpServer::~HttpServer() = default;
 
 uint16_t HttpServer::port() const { return impl_->port; }
 
-std::string HttpServer::url() const {
+std::string HttpServer::address() const {
   const std::string& host = impl_->shared.options.host;
   const bool v6 = host.find(':') != std::string::npos;
   return absl::StrFormat("%s://%s%s%s:%d", impl_->tls != nullptr ? "https" : "http", v6 ? "[" : "",
@@ -191,7 +191,7 @@ void HttpServer::BeginDrain() {
   for (const auto& thread : impl_->threads) thread->BeginDrain();
 }
 
-int64_t HttpServer::busy_connections() const { return impl_->shared.busy.load(); }
+int64_t HttpServer::busy() const { return impl_->shared.busy.load(); }
 int64_t HttpServer::open_connections() const { return impl_->shared.open.load(); }
 
 }  // namespace reticle::server::http

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/core/front.h"
 #include "server/core/server_context.h"
 
 namespace reticle::server::http {
@@ -35,25 +36,24 @@ struct HttpOptions {
 };
 
 // Thread-safe but for construction and destruction.
-class HttpServer {
+class HttpServer : public Front {
  public:
   // Binds, listens and starts the threads. `context` must outlive the server. INVALID_ARGUMENT for
   // options, UNAVAILABLE naming the address when it cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
                                                            ServerContext& context);
   // Closes every connection, cancels what runs, joins the threads.
-  ~HttpServer();
+  ~HttpServer() override;
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
   uint16_t port() const;
-  // "http://127.0.0.1:8080"
-  std::string url() const;
+  std::string address() const override;
   // From now on every reply is the last of its connection, and connections that wait between
   // requests are closed. The listener stays open, so that health checks are answered.
-  void BeginDrain();
-  // Requests that are being answered or whose answer is not yet written.
-  int64_t busy_connections() const;
+  void BeginDrain() override;
+  // Connections with a request that is not yet answered to the last byte.
+  int64_t busy() const override;
   int64_t open_connections() const;
 
  private:
