@@ -1,15 +1,7 @@
 #include "server/cli/model_loader.h"
 
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
-#include <cerrno>
-#include <limits>
 #include <string_view>
-#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -107,59 +99,6 @@ std::string ModelIdOf(const ServeOptions& options) {
 
 }  // namespace
 
-// The engine's thread: steps it while there is work, sleeps on two descriptors when there is none.
-struct LoadedModel::Runner {
-  static absl::StatusOr<std::unique_ptr<Runner>> Start(scheduler::Engine& engine, Clock& clock) {
-    auto runner = std::make_unique<Runner>(engine, clock);
-    runner->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (runner->wake_fd < 0) return InternalError("eventfd failed with errno %d", errno);
-    engine.SetWake([fd = runner->wake_fd] { eventfd_write(fd, 1); });
-    runner->thread = std::thread([raw = runner.get()] { raw->Loop(); });
-    return runner;
-  }
-
-  Runner(scheduler::Engine& stepped, Clock& time) : engine(stepped), clock(time) {}
-  ~Runner() {
-    stopping.store(true, std::memory_order_release);
-    if (wake_fd >= 0) eventfd_write(wake_fd, 1);
-    if (thread.joinable()) thread.join();
-    engine.SetWake(nullptr);
-    if (wake_fd >= 0) close(wake_fd);
-  }
-
-  void Loop() {
-    while (!stopping.load(std::memory_order_acquire)) {
-      if (engine.Step() || !engine.PrepareSleep()) continue;
-      Sleep();
-    }
-  }
-
-  void Sleep() {
-    pollfd fds[2] = {{.fd = wake_fd, .events = POLLIN, .revents = 0},
-                     {.fd = engine.event_fd(), .events = POLLIN, .revents = 0}};
-    const int64_t timer_ns = engine.next_timer_ns();
-    timespec timeout{};
-    timespec* limit = nullptr;
-    if (timer_ns != std::numeric_limits<int64_t>::max()) {
-      const int64_t left_ns = std::max<int64_t>(timer_ns - clock.NowNanos(), 0);
-      timeout.tv_sec = left_ns / 1'000'000'000;
-      timeout.tv_nsec = left_ns % 1'000'000'000;
-      limit = &timeout;
-    }
-    ppoll(fds, fds[1].fd >= 0 ? 2 : 1, limit, nullptr);
-    eventfd_t ignored;
-    for (const pollfd& fd : fds) {
-      if ((fd.revents & POLLIN) != 0) eventfd_read(fd.fd, &ignored);
-    }
-  }
-
-  scheduler::Engine& engine;
-  Clock& clock;
-  int wake_fd = -1;
-  std::atomic<bool> stopping{false};
-  std::thread thread;
-};
-
 LoadedModel::LoadedModel() = default;
 LoadedModel::~LoadedModel() = default;
 
@@ -202,7 +141,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
   const std::string_view hash = capabilities.model_hash;
   entry->fingerprint = "fp_" + std::string(hash.empty() ? "unknown" : hash.substr(0, 12));
   entry->sink = std::make_unique<EngineSink>(*model->engine_);
-  ASSIGN_OR_RETURN(model->runner_, Runner::Start(*model->engine_, clock));
+  ASSIGN_OR_RETURN(model->thread_, scheduler::EngineThread::Start(*model->engine_, {}, clock));
   model->entry_ = std::move(entry);
   return model;
 }

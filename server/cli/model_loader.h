@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "scheduler/engine.h"
 #include "scheduler/engine_probe.h"
+#include "scheduler/engine_thread.h"
 #include "server/cli/serve_options.h"
 #include "server/core/model.h"
 
@@ -40,10 +41,9 @@ class LoadedModel {
 
  private:
   LoadedModel();
-  struct Runner;
 
   std::unique_ptr<scheduler::Engine> engine_;
-  std::unique_ptr<Runner> runner_;  // steps the engine
+  std::unique_ptr<scheduler::EngineThread> thread_;
   std::shared_ptr<const ModelEntry> entry_;
 };
 

@@ -69,6 +69,40 @@ std::string ControlText(const tokenizer::Tokenizer& tokenizer, std::optional<Tok
   return token.has_value() ? std::string(tokenizer.TokenText(*token)) : std::string();
 }
 
+// Control tokens are those that the template itself wrote; everything between two of them, whoever
+// wrote it, is one text to the encoder, as in training.
+std::vector<TokenId> EncodeSegments(const std::vector<tokenizer::ChatTemplate::Segment>& segments,
+                                    const tokenizer::Tokenizer& tokenizer, bool add_special) {
+  std::vector<TokenId> tokens;
+  if (add_special && tokenizer.bos().has_value()) tokens.push_back(*tokenizer.bos());
+  std::string text;
+  const auto flush = [&] {
+    tokenizer.Encode(text, {.add_special = false, .parse_special = false}, tokens);
+    text.clear();
+  };
+  for (const tokenizer::ChatTemplate::Segment& segment : segments) {
+    const std::string_view part = segment.text;
+    size_t done = 0;
+    if (!segment.from_message) {
+      std::vector<TokenId> parsed;
+      tokenizer.Encode(part, {.add_special = false, .parse_special = true}, parsed);
+      for (const TokenId token : parsed) {
+        if (!tokenizer.IsControl(token)) continue;
+        const std::string_view literal = tokenizer.TokenText(token);
+        const size_t at = literal.empty() ? std::string_view::npos : part.find(literal, done);
+        if (at == std::string_view::npos) continue;
+        text.append(part.substr(done, at - done));
+        flush();
+        tokens.push_back(token);
+        done = at + literal.size();
+      }
+    }
+    text.append(part.substr(done));
+  }
+  flush();
+  return tokens;
+}
+
 absl::StatusOr<std::vector<TokenId>> EncodeChat(const ChatPrompt& chat, const ModelEntry& model,
                                                 std::optional<bool> add_special_tokens) {
   if (model.chat_template == nullptr) {
@@ -93,12 +127,9 @@ absl::StatusOr<std::vector<TokenId>> EncodeChat(const ChatPrompt& chat, const Mo
   inputs.bos_token = ControlText(*model.tokenizer, model.tokenizer->bos());
   inputs.eos_token = ControlText(*model.tokenizer, model.tokenizer->eos());
   inputs.now_unix_s = UnixSeconds();
-  absl::StatusOr<std::string> text = model.chat_template->Render(inputs);
-  if (!text.ok()) return WithParam(text.status(), "messages");
-  std::vector<TokenId> tokens;
-  model.tokenizer->Encode(
-      *text, {.add_special = add_special_tokens.value_or(false), .parse_special = true}, tokens);
-  return tokens;
+  const auto segments = model.chat_template->RenderSegments(inputs);
+  if (!segments.ok()) return WithParam(segments.status(), "messages");
+  return EncodeSegments(*segments, *model.tokenizer, add_special_tokens.value_or(false));
 }
 
 }  // namespace
