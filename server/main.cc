@@ -1,5 +1,6 @@
 // The program `reticle`: the only place where concrete parts meet.
 #include <cstdio>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -8,6 +9,8 @@
 #include "backends/fake/fake_device.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
+#include "server/grpc/grpc_server.h"
+#include "server/metrics/metrics_exporter.h"
 
 namespace {
 
@@ -26,9 +29,34 @@ int RunServe(const std::vector<std::string>& arguments) {
     std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
     return exit->status;
   }
+  reticle::server::MetricsExporter metrics(RETICLE_VERSION);
+  reticle::server::EngineMetrics& engine_metrics = metrics.AddEngine();
+
   cli::ServeParts parts;
   parts.drivers = {{"cpu", reticle::backends::cpu::CpuDeviceApi()},
                    {"fake", reticle::backends::fake::FakeDeviceApi()}};
+  parts.engine_probe = &engine_metrics;
+  parts.server_probe = &metrics;
+  parts.render_metrics = [&metrics] { return metrics.Render(); };
+  parts.on_model = [&](cli::LoadedModel* model) {
+    if (model == nullptr) {
+      metrics.Retire(engine_metrics);
+      return;
+    }
+    metrics.Publish(engine_metrics,
+                    {.model_name = model->entry()->id,
+                     .engine = "0",
+                     .kv_block_tokens = model->engine().capabilities().kv_block_tokens},
+                    [model] { return model->engine().Gauges(); });
+  };
+  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context)
+      -> absl::StatusOr<std::unique_ptr<reticle::server::Front>> {
+    reticle::server::GrpcServerOptions grpc;
+    grpc.address = address.host + ":" + std::to_string(address.port);
+    grpc.tls_certificate_path = options.http_options.tls_cert;
+    grpc.tls_key_path = options.http_options.tls_key;
+    return reticle::server::GrpcServer::Start(grpc, context);
+  };
   return cli::Serve(options, parts);
 }
 

@@ -128,6 +128,8 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   if (absl::Status status = context.models().Add(model->entry()); !status.ok()) return Fail(status);
   if (parts.on_model) parts.on_model(model.get());
   context.SetReady();
+  if (http != nullptr) http->OnReady();
+  if (grpc != nullptr) grpc->OnReady();
   std::printf("Model %s\n", model->Describe().c_str());
   PrintInvitation(http.get(), grpc.get(), model->entry()->id);
 

@@ -14,6 +14,8 @@ class Front {
   virtual ~Front() = default;
   // Where clients reach it, with the port that was picked: "http://127.0.0.1:8080".
   virtual std::string address() const = 0;
+  // ServerContext::SetReady was called.
+  virtual void OnReady() {}
   // ServerContext::BeginDrain was called: take no new calls, let those that run finish.
   virtual void BeginDrain() = 0;
   // Calls that are being answered, or whose answer is not yet sent.

@@ -57,9 +57,13 @@ class GenerateCall : public WorkerTask, public ChunkSink {
  protected:
   GenerateCall(GrpcCallContext& context, const char* method)
       : WorkerTask(context.worker),
+        active_calls_(context.active_calls),
         server_(context.server),
         method_(method),
-        start_ns_(context.server.clock().NowNanos()) {}
+        start_ns_(context.server.clock().NowNanos()) {
+    active_calls_.fetch_add(1, std::memory_order_acq_rel);
+  }
+  ~GenerateCall() override { active_calls_.fetch_sub(1, std::memory_order_acq_rel); }
 
   // On the gRPC thread, before any event can come.
   absl::Status Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& request,
@@ -87,6 +91,7 @@ class GenerateCall : public WorkerTask, public ChunkSink {
     return true;
   }
 
+  std::atomic<int64_t>& active_calls_;
   ServerContext& server_;
   const char* const method_;
   const int64_t start_ns_;

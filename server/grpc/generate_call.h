@@ -5,6 +5,9 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <atomic>
+#include <cstdint>
+
 #include "reticle/v1/inference.pb.h"
 #include "server/core/server_context.h"
 #include "server/grpc/stream_worker.h"
@@ -13,8 +16,12 @@ namespace reticle::server {
 
 // What calls need; outlives them.
 struct GrpcCallContext {
+  GrpcCallContext(ServerContext& server_context, StreamWorker& stream_worker)
+      : server(server_context), worker(stream_worker) {}
+
   ServerContext& server;
   StreamWorker& worker;
+  std::atomic<int64_t> active_calls{0};
 };
 
 // Validates and submits on the calling (gRPC) thread; the rest runs on the worker. The reactors

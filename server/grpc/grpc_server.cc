@@ -42,11 +42,12 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(
 }  // namespace
 
 struct GrpcServer::Impl {
-  explicit Impl(ServerContext& context) : call_context{context, worker}, service(call_context) {}
+  explicit Impl(ServerContext& context) : call_context(context, worker), service(call_context) {}
 
   StreamWorker worker;
   GrpcCallContext call_context;
   InferenceService service;
+  std::string host;
   int port = 0;
   std::unique_ptr<grpc::Server> server;  // last: its calls use the rest
 };
@@ -72,15 +73,18 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   if (impl.server == nullptr || impl.port == 0) {
     return UnavailableError("grpc: cannot listen on %s", options.address);
   }
+  impl.host = options.address.substr(0, options.address.rfind(':'));
   started->SetServing(false);
   return started;
 }
 
 GrpcServer::~GrpcServer() {
-  if (impl_ != nullptr && impl_->server != nullptr) Shutdown(0);
+  if (impl_ == nullptr || impl_->server == nullptr) return;
+  impl_->server->Shutdown(std::chrono::system_clock::now());
+  impl_->server->Wait();
 }
 
-uint16_t GrpcServer::port() const { return static_cast<uint16_t>(impl_->port); }
+std::string GrpcServer::address() const { return impl_->host + ":" + std::to_string(impl_->port); }
 
 void GrpcServer::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService();
@@ -88,9 +92,12 @@ void GrpcServer::SetServing(bool serving) {
   health->SetServingStatus(kServiceName, serving);
 }
 
-void GrpcServer::Shutdown(int64_t grace_ns) {
-  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::nanoseconds(grace_ns));
-  impl_->server->Wait();
+void GrpcServer::OnReady() { SetServing(true); }
+
+void GrpcServer::BeginDrain() { SetServing(false); }
+
+int64_t GrpcServer::busy() const {
+  return impl_->call_context.active_calls.load(std::memory_order_acquire);
 }
 
 }  // namespace reticle::server

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/core/front.h"
 #include "server/core/server_context.h"
 
 namespace reticle::server {
@@ -20,26 +21,28 @@ struct GrpcServerOptions {
   std::string tls_key_path;
 };
 
-// Health says NOT_SERVING until SetServing(true). Thread-safe.
-class GrpcServer {
+// Health says SERVING between OnReady and BeginDrain. Thread-safe.
+class GrpcServer final : public Front {
  public:
   // Listens at once. `context` must outlive the server. UNAVAILABLE when the address cannot be
   // bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            ServerContext& context);
-  // As Shutdown(0).
-  ~GrpcServer();
+  // Cancels what still runs.
+  ~GrpcServer() override;
   GrpcServer(const GrpcServer&) = delete;
   GrpcServer& operator=(const GrpcServer&) = delete;
 
-  uint16_t port() const;
-  void SetServing(bool serving);
-  // Takes no new calls and waits for those that run, for at most `grace_ns`; then cancels them.
-  // Idempotent.
-  void Shutdown(int64_t grace_ns);
+  // "127.0.0.1:50051", with the port that was picked.
+  std::string address() const override;
+  void OnReady() override;
+  void BeginDrain() override;
+  int64_t busy() const override;
 
  private:
   GrpcServer();
+  void SetServing(bool serving);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

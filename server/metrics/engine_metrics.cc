@@ -1,7 +1,5 @@
 #include "server/metrics/engine_metrics.h"
 
-#include <utility>
-
 #include "base/clock.h"
 #include "server/metrics/family_writer.h"
 
@@ -11,8 +9,6 @@ namespace {
 double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
 
 }  // namespace
-
-EngineMetrics::EngineMetrics(Identity identity) : identity_(std::move(identity)) {}
 
 void EngineMetrics::OnStep(uint32_t prefill_tokens, uint32_t decode_tokens,
                            const scheduler::EngineGauges& gauges) {
@@ -71,8 +67,9 @@ void EngineMetrics::OnRejected(const absl::Status& status) {
   }
 }
 
-void EngineMetrics::Collect(std::vector<prometheus::MetricFamily>& families) const {
-  FamilyWriter out(families, {{"model_name", identity_.model_name}, {"engine", identity_.engine}});
+void EngineMetrics::Collect(const Identity& identity,
+                            std::vector<prometheus::MetricFamily>& families) const {
+  FamilyWriter out(families, {{"model_name", identity.model_name}, {"engine", identity.engine}});
   const double waiting = waiting_.load(std::memory_order_relaxed);
   const uint32_t blocks = kv_blocks_total_.load(std::memory_order_relaxed);
   const uint32_t used = kv_blocks_used_.load(std::memory_order_relaxed);
@@ -85,9 +82,9 @@ void EngineMetrics::Collect(std::vector<prometheus::MetricFamily>& families) con
   out.Gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use by live sequences, 0 to 1.",
             blocks == 0 ? 0.0 : static_cast<double>(used) / blocks);
   out.Info("vllm:cache_config_info", "KV cache configuration.", 1,
-           {{"block_size", std::to_string(identity_.kv_block_tokens)},
+           {{"block_size", std::to_string(identity.kv_block_tokens)},
             {"num_gpu_blocks", std::to_string(blocks)},
-            {"engine", identity_.engine}});
+            {"engine", identity.engine}});
   out.Info("vllm:lora_requests_info", "Adapters in use; the value is the Unix time.",
            static_cast<double>(UnixSeconds()),
            {{"max_lora", "0"}, {"waiting_lora_adapters", ""}, {"running_lora_adapters", ""}});

@@ -23,7 +23,7 @@ class EngineMetrics final : public scheduler::EngineProbe {
     std::string engine;            // "0", "1", ...
     uint32_t kv_block_tokens = 0;  // for vllm:cache_config_info
   };
-  explicit EngineMetrics(Identity identity);
+  EngineMetrics() = default;
 
   void OnStep(uint32_t prefill_tokens, uint32_t decode_tokens,
               const scheduler::EngineGauges& gauges) override;
@@ -39,11 +39,9 @@ class EngineMetrics final : public scheduler::EngineProbe {
   // not show old ones.
   void SetGauges(const scheduler::EngineGauges& gauges);
   // Appends this engine's series. Families of the same name are merged by the caller.
-  void Collect(std::vector<prometheus::MetricFamily>& families) const;
+  void Collect(const Identity& identity, std::vector<prometheus::MetricFamily>& families) const;
 
  private:
-  const Identity identity_;
-
   std::atomic<uint32_t> running_{0};
   std::atomic<uint32_t> waiting_{0};
   std::atomic<uint32_t> kv_blocks_total_{0};

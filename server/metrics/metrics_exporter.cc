@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "base/check.h"
 #include "base/clock.h"
 
 namespace reticle::server {
@@ -54,7 +55,7 @@ Families Merge(Families families) {
 }
 
 template <typename Key>
-Histogram& Find(std::map<Key, std::unique_ptr<Histogram>>& histograms, const Key& key) {
+Histogram& FindOrAdd(std::map<Key, std::unique_ptr<Histogram>>& histograms, const Key& key) {
   std::unique_ptr<Histogram>& histogram = histograms[key];
   if (histogram == nullptr) histogram = std::make_unique<Histogram>(RequestSecondsBounds());
   return *histogram;
@@ -65,23 +66,34 @@ Histogram& Find(std::map<Key, std::unique_ptr<Histogram>>& histograms, const Key
 MetricsExporter::MetricsExporter(std::string version)
     : version_(std::move(version)), start_unix_s_(UnixSeconds()) {}
 
-EngineMetrics& MetricsExporter::AddEngine(EngineMetrics::Identity identity) {
+EngineMetrics& MetricsExporter::AddEngine() {
   MutexLock lock(mutex_);
-  // So that a model's series are there, at zero, before its first request.
-  ForModel(identity.model_name);
-  engines_.push_back({std::make_unique<EngineMetrics>(std::move(identity)), nullptr});
+  engines_.push_back({std::make_unique<EngineMetrics>(), std::nullopt, nullptr});
   return *engines_.back().metrics;
 }
 
-void MetricsExporter::SetGauges(EngineMetrics& engine,
-                                std::function<scheduler::EngineGauges()> gauges) {
-  MutexLock lock(mutex_);
-  for (Engine& entry : engines_) {
-    if (entry.metrics.get() == &engine) entry.gauges = std::move(gauges);
-  }
+MetricsExporter::Engine& MetricsExporter::Find(EngineMetrics& engine) {
+  const auto found = std::find_if(engines_.begin(), engines_.end(), [&engine](const Engine& entry) {
+    return entry.metrics.get() == &engine;
+  });
+  RETICLE_CHECK(found != engines_.end());
+  return *found;
 }
 
-void MetricsExporter::RemoveGauges(EngineMetrics& engine) { SetGauges(engine, nullptr); }
+void MetricsExporter::Publish(EngineMetrics& engine, EngineMetrics::Identity identity,
+                              std::function<scheduler::EngineGauges()> gauges) {
+  MutexLock lock(mutex_);
+  // So that a model's series are there, at zero, before its first request.
+  ForModel(identity.model_name);
+  Engine& entry = Find(engine);
+  entry.identity = std::move(identity);
+  entry.gauges = std::move(gauges);
+}
+
+void MetricsExporter::Retire(EngineMetrics& engine) {
+  MutexLock lock(mutex_);
+  Find(engine).gauges = nullptr;
+}
 
 MetricsExporter::ModelMetrics& MetricsExporter::ForModel(std::string_view model) {
   std::unique_ptr<ModelMetrics>& metrics = models_[std::string(model)];
@@ -93,13 +105,14 @@ void MetricsExporter::OnHttpRequest(std::string_view handler, std::string_view m
                                     int64_t duration_ns) {
   MutexLock lock(mutex_);
   ++http_requests_[{std::string(handler), std::string(method), std::to_string(status)}];
-  Find(http_durations_, {std::string(handler), std::string(method)}).Observe(Seconds(duration_ns));
+  FindOrAdd(http_durations_, {std::string(handler), std::string(method)})
+      .Observe(Seconds(duration_ns));
 }
 
 void MetricsExporter::OnGrpcRequest(std::string_view method, int code, int64_t duration_ns) {
   MutexLock lock(mutex_);
   ++grpc_requests_[{std::string(method), code}];
-  Find(grpc_durations_, std::string(method)).Observe(Seconds(duration_ns));
+  FindOrAdd(grpc_durations_, std::string(method)).Observe(Seconds(duration_ns));
 }
 
 void MetricsExporter::OnChoiceFinished(std::string_view model, Outcome outcome) {
@@ -205,8 +218,9 @@ std::string MetricsExporter::Render() const {
   {
     MutexLock lock(mutex_);
     for (const Engine& engine : engines_) {
+      if (!engine.identity.has_value()) continue;
       if (engine.gauges) engine.metrics->SetGauges(engine.gauges());
-      engine.metrics->Collect(families);
+      engine.metrics->Collect(*engine.identity, families);
     }
     Families server = CollectServer();
     std::move(server.begin(), server.end(), std::back_inserter(families));

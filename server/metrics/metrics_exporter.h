@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -28,12 +29,15 @@ class MetricsExporter final : public ServerProbe {
   // `version`: for reticle_build_info.
   explicit MetricsExporter(std::string version);
 
-  // Adds an engine; the result is its probe and lives as long as this.
-  EngineMetrics& AddEngine(EngineMetrics::Identity identity);
+  // Adds an engine; the result is its probe and lives as long as this. Its series appear with
+  // Publish, when the model behind it is known.
+  EngineMetrics& AddEngine();
   // `gauges` is called at each scrape, so that an idle engine, which takes no steps, shows its
-  // present state. It must stay callable until RemoveGauges.
-  void SetGauges(EngineMetrics& engine, std::function<scheduler::EngineGauges()> gauges);
-  void RemoveGauges(EngineMetrics& engine);
+  // present state. It must stay callable until Retire.
+  void Publish(EngineMetrics& engine, EngineMetrics::Identity identity,
+               std::function<scheduler::EngineGauges()> gauges);
+  // The engine is going; its counts stay visible.
+  void Retire(EngineMetrics& engine);
 
   // Prometheus exposition format 0.0.4.
   std::string Render() const;
@@ -49,6 +53,7 @@ class MetricsExporter final : public ServerProbe {
  private:
   struct Engine {
     std::unique_ptr<EngineMetrics> metrics;
+    std::optional<EngineMetrics::Identity> identity;
     std::function<scheduler::EngineGauges()> gauges;
   };
   // Histograms of one model's requests.
@@ -64,6 +69,7 @@ class MetricsExporter final : public ServerProbe {
 
   using Models = std::map<std::string, std::unique_ptr<ModelMetrics>>;
 
+  Engine& Find(EngineMetrics& engine) RETICLE_REQUIRES(mutex_);
   ModelMetrics& ForModel(std::string_view model) RETICLE_REQUIRES(mutex_);
   static void CollectModels(const Models& models, FamilyWriter& out);
   std::vector<prometheus::MetricFamily> CollectServer() const RETICLE_REQUIRES(mutex_);

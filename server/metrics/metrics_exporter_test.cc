@@ -26,8 +26,10 @@ double Sample(const std::string& text, const std::string& series) {
 
 class MetricsExporterTest : public ::testing::Test {
  protected:
+  MetricsExporterTest() { exporter_.Publish(engine_, {"house", "0", 16}, nullptr); }
+
   MetricsExporter exporter_{"1.2.3"};
-  EngineMetrics& engine_ = exporter_.AddEngine({"house", "0", 16});
+  EngineMetrics& engine_ = exporter_.AddEngine();
 };
 
 TEST_F(MetricsExporterTest, GaugesAreReadAtTheScrapeSoThatAnIdleEngineIsNotStale) {
@@ -37,7 +39,8 @@ TEST_F(MetricsExporterTest, GaugesAreReadAtTheScrapeSoThatAnIdleEngineIsNotStale
   EXPECT_EQ(Sample(text, R"(vllm:num_requests_waiting{model_name="house",engine="0"})"), 4);
   EXPECT_EQ(Sample(text, R"(vllm:kv_cache_usage_perc{model_name="house",engine="0"})"), 0.25);
 
-  exporter_.SetGauges(engine_, [] { return scheduler::EngineGauges{.kv_blocks_total = 8}; });
+  exporter_.Publish(engine_, {"house", "0", 16},
+                    [] { return scheduler::EngineGauges{.kv_blocks_total = 8}; });
   text = exporter_.Render();
   EXPECT_EQ(Sample(text, R"(vllm:num_requests_running{model_name="house",engine="0"})"), 0);
   EXPECT_EQ(Sample(text, R"(vllm:kv_cache_usage_perc{model_name="house",engine="0"})"), 0);
@@ -108,7 +111,8 @@ TEST_F(MetricsExporterTest, HttpRequestsByHandlerMethodAndStatus) {
 }
 
 TEST_F(MetricsExporterTest, EveryFamilyStandsOnceAlsoWithSeveralEngines) {
-  exporter_.AddEngine({"house", "1", 16});
+  exporter_.Publish(exporter_.AddEngine(), {"house", "1", 16}, nullptr);
+  exporter_.AddEngine();  // not published: shows nothing
   exporter_.OnHttpRequest("/metrics", "GET", 200, 1);
   exporter_.OnGrpcRequest("Generate", 0, 1);
   std::istringstream lines(exporter_.Render());
