@@ -1,0 +1,34 @@
+"""Every number of the house model's recipe, in one place."""
+
+# Special tokens, in the order of their ids; they are the last ids of the vocabulary.
+BEGIN, END, SYSTEM, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
+SPECIAL_TOKENS = (BEGIN, END, SYSTEM, USER, ASSISTANT)
+
+# Messages: dictionaries with 'role' and 'content'. The template writes the begin token itself.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '<|user|>' }}"
+    "{% elif message['role'] == 'assistant' %}{{ '<|assistant|>' }}"
+    "{% else %}{{ '<|system|>' }}{% endif %}"
+    "{{ message['content'] | trim }}{{ '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+# Shape. Every row length is a multiple of 256, so that K-quants apply.
+VOCABULARY = 2048
+DIM, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FFN = 256, 4, 4, 2, 64, 512
+RMS_EPS, ROPE_THETA, CONTEXT = 1e-5, 10000.0, 2048
+
+# Data.
+TOKENIZER_SEED, TOKENIZER_DOCUMENTS = 7, 30000
+CORPUS_SEED, DOCUMENTS = 11, 150000
+VALIDATION_SEED, VALIDATION_DOCUMENTS = 12, 400
+
+# Optimiser.
+MODEL_SEED = 3
+BATCH_TOKENS = 4096
+PEAK_RATE, FINAL_RATE, WARMUP_STEPS = 2e-3, 5e-5, 80
+WEIGHT_DECAY, BETAS, CLIP = 0.05, (0.9, 0.95), 1.0
+PROMPT_LOSS = 0.15  # weight of the loss on system and user text; answers and prose have 1
