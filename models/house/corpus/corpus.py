@@ -10,6 +10,7 @@ Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, unknown.txt
   a: TEXT        one of the right answers
   more: TEXT     an answer to "tell me more"
 A document is prose, or a chat: (system text or "", [(user, assistant), ...]).
+synonyms.txt and contexts.txt then vary the wording of any question, known or unknown alike.
 Everything is a pure function of the seed.
 """
 import os
@@ -37,6 +38,8 @@ PREFIXES = ("hi, |hello, |hey, |please |please tell me, |quick question: |so, |o
             "a question: |can you tell me: |hello! |hi! |I have a question: |I am new here. |hey there, |question: |"
             "just wondering, |I was wondering: |excuse me, |also, |um, |for a start: |another question: |good morning, ")
 SUFFIXES = " please|, please| thanks|, thanks| ? thanks|??|, do you know|, can you tell me| again| by the way| then| exactly"
+FUNCTION_WORDS = set("a an the is are do does did can could will would should i me my you your it its of to in on for with and "
+                     "or what which how please tell this that there be have has at from by".split())
 QUESTION = re.compile(r"^(what|which|who|where|when|why|how|is|are|do|does|did|can|could|will|would|should|may|am|was|were|has|have|whats|any|got|must)\b", re.I)
 
 
@@ -188,6 +191,15 @@ class Corpus:
         self.unknown.weights = [weight(q) for q in self.unknown.questions]
         self.prose = [p.strip() for p in "\n".join(read_lines("prose.txt")).split("\n\n") if p.strip()]
         self.systems = [s for s in read_lines("system.txt") if s]
+        self.synonyms = {}
+        for line in read_lines("synonyms.txt"):
+            if line and not line.startswith("#"):
+                group = line.split("|")
+                for word in group:
+                    self.synonyms.setdefault(word, []).extend(w for w in group if w != word)
+        contexts = [line.partition(" ") for line in read_lines("contexts.txt")]
+        self.before = [text for kind, _, text in contexts if kind == "before"]
+        self.after = [text for kind, _, text in contexts if kind == "after"]
         self.draws = [i.draw for i in self.intents]
         self.by_topic = {}
         for intent in self.intents:
@@ -207,12 +219,23 @@ class Corpus:
     def _style(self, text, rng, plain=False):
         """Gives a question the looks of what people type: case, punctuation, politeness, typing errors."""
         ask = bool(QUESTION.match(text))
+        if rng.random() < (0.2 if plain else 0.5):
+            text = self._reword(text, rng)
         if not plain:
             roll = rng.random()
-            if roll < 0.13:
+            if roll < 0.03:
+                text = keywords(text, rng)
+            elif roll < 0.06:
+                text = " ".join(w for w in text.split() if w.lower() not in FUNCTION_WORDS or rng.random() < 0.5) or text
+            elif roll < 0.14:
                 text = rng.choice(PREFIXES.split("|")) + text
-            elif roll < 0.18:
+            elif roll < 0.19:
                 text += rng.choice(SUFFIXES.split("|"))
+            elif roll < 0.28:
+                text = rng.choice(self.before) + " " + text
+            elif roll < 0.34:
+                after = rng.choice(self.after)
+                text += after if after[0] in ",.?" else " " + after
             if rng.random() < 0.07:
                 text = typo(text, rng)
         roll = rng.random()
@@ -225,6 +248,25 @@ class Corpus:
         if text[-1] not in "?.!" and rng.random() < 0.62:
             text += "?" if ask else rng.choice((".", "", "!", "."))
         return text
+
+    def _reword(self, text, rng):
+        """Replaces a few words or pairs of words by others of synonyms.txt."""
+        words, out, k = text.split(" "), [], 0
+        while k < len(words):
+            for size in (2, 1):
+                options = self.synonyms.get(" ".join(words[k:k + size]).lower()) if k + size <= len(words) else None
+                if options and rng.random() < 0.25:
+                    swap = rng.choice(options)
+                    if swap.startswith("'") and out:
+                        out[-1] += swap
+                    else:
+                        out.append(swap.lstrip("'") or swap)
+                    k += size
+                    break
+            else:
+                out.append(words[k])
+                k += 1
+        return " ".join(out)
 
     def _known(self, rng):
         return rng.choices(self.intents, self.draws)[0]
@@ -288,6 +330,14 @@ class Corpus:
                 yield ("chat",) + self.chat(rng, turns=rng.randrange(8, 36))
             else:
                 yield ("chat",) + self.chat(rng)
+
+
+def keywords(text, rng):
+    """What somebody types into a search box: the words that carry meaning, sometimes in another order."""
+    words = [w for w in text.split() if w.lower() not in FUNCTION_WORDS] or text.split()
+    if rng.random() < 0.5:
+        rng.shuffle(words)
+    return " ".join(words)
 
 
 def typo(text, rng):
