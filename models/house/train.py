@@ -9,6 +9,7 @@ architecture, so no weight is permuted on export.
 """
 import argparse
 import csv
+import itertools
 import math
 import os
 import random
@@ -116,8 +117,9 @@ def document_texts(document):
     return [document[1]] + [text for turn in document[2] for text in turn]
 
 
-def encode_document(document, tokenizer):
-    """Returns token ids and, for each, whether to learn it: answers and prose are learnt, questions only read."""
+def encode_document(document, tokenizer, cut=0):
+    """Returns token ids and, for each, whether to learn it: answers and prose are learnt, questions only read.
+    With `cut`, a chat of one turn ends after so many tokens of its answer."""
     special = tokenizer.special
     ids, learn = [special[r.BEGIN]], [False]
 
@@ -132,11 +134,12 @@ def encode_document(document, tokenizer):
         add([special[r.SYSTEM]] + tokenizer.encode(system) + [special[r.END]], False)
     for question, answer in turns:
         add([special[r.USER]] + tokenizer.encode(question) + [special[r.END], special[r.ASSISTANT]], False)
-        add(tokenizer.encode(answer) + [special[r.END]], True)
+        tokens = tokenizer.encode(answer) + [special[r.END]]
+        add(tokens[:cut] if cut and len(turns) == 1 else tokens, True)
     return ids[:r.CONTEXT], learn[:r.CONTEXT]
 
 
-def make_batches(documents, rng):
+def make_batches(documents, rng, batch_tokens):
     """Groups documents of like length, so that padding is small, and shuffles the groups within a window."""
     batches, window = [], 6000
     for start in range(0, len(documents), window):
@@ -145,13 +148,25 @@ def make_batches(documents, rng):
         pool.sort(key=lambda d: len(d[0]))
         groups, group = [], []
         for d in reversed(pool):
-            if group and len(group[0][0]) * (len(group) + 1) > r.BATCH_TOKENS:
+            if group and len(group[0][0]) * (len(group) + 1) > batch_tokens:
                 groups.append(group)
                 group = []
             group.append(d)
         groups.append(group)
         rng.shuffle(groups)
         batches += groups
+    return batches
+
+
+def training_batches(texts, tokenizer):
+    """The batches of all phases in order. A shorter or longer last phase leaves the batches before it as they are."""
+    documents = texts.documents(r.CORPUS_SEED, r.DOCUMENTS)
+    rng, batches = random.Random(r.CORPUS_SEED), []
+    for count, batch_tokens, cut_share in r.PHASES:
+        cuts = random.Random(r.CORPUS_SEED + 1)
+        encoded = [encode_document(d, tokenizer, r.CUT if cuts.random() < cut_share else 0)
+                   for d in itertools.islice(documents, count)]
+        batches += make_batches(encoded, rng, batch_tokens)
     return batches
 
 
@@ -275,14 +290,12 @@ def main():
         return
 
     pad = tokenizer.special[r.END]
-    documents = [encode_document(d, tokenizer) for d in texts.documents(r.CORPUS_SEED, r.DOCUMENTS)]
-    batches = make_batches(documents, random.Random(r.CORPUS_SEED))
+    batches = training_batches(texts, tokenizer)
     held = [encode_document(d, tokenizer) for d in texts.documents(r.VALIDATION_SEED, r.VALIDATION_DOCUMENTS)]
-    held = [tensors_of(b, pad) for b in make_batches(held, random.Random(r.VALIDATION_SEED))]
+    held = [tensors_of(b, pad) for b in make_batches(held, random.Random(r.VALIDATION_SEED), 2048)]
     print("%d parameters, %d tokens in %d steps, %s, %d threads, from step %d"
-          % (sum(p.numel() for p in model.parameters()), sum(len(i) for i, _ in documents), len(batches),
+          % (sum(p.numel() for p in model.parameters()), sum(len(i) for b in batches for i, _ in b), len(batches),
              "bf16" if half else "f32", args.threads, first), flush=True)
-    del documents
 
     def validate():
         with torch.no_grad():
