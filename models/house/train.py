@@ -159,15 +159,19 @@ def make_batches(documents, rng, batch_tokens):
 
 
 def training_batches(texts, tokenizer):
-    """The batches of all phases in order. A shorter or longer last phase leaves the batches before it as they are."""
+    """Returns the batches of all phases in order, and the rate at each."""
     documents = texts.documents(r.CORPUS_SEED, r.DOCUMENTS)
-    rng, batches = random.Random(r.CORPUS_SEED), []
-    for count, batch_tokens, cut_share in r.PHASES:
+    rng, batches, rates = random.Random(r.CORPUS_SEED), [], []
+    for count, batch_tokens, cut_share, first, last in r.PHASES:
         cuts = random.Random(r.CORPUS_SEED + 1)
         encoded = [encode_document(d, tokenizer, r.CUT if cuts.random() < cut_share else 0)
                    for d in itertools.islice(documents, count)]
-        batches += make_batches(encoded, rng, batch_tokens)
-    return batches
+        phase = make_batches(encoded, rng, batch_tokens)
+        rates += [last + (first - last) * 0.5 * (1 + math.cos(math.pi * k / len(phase))) for k in range(len(phase))]
+        batches += phase
+    for step in range(r.WARMUP_STEPS):
+        rates[step] *= (step + 1) / r.WARMUP_STEPS
+    return batches, rates
 
 
 def tensors_of(batch, pad):
@@ -237,13 +241,6 @@ def export(model, tokenizer, path):
     os.replace(temporary, path)
 
 
-def rate_at(step, total):
-    if step < r.WARMUP_STEPS:
-        return r.PEAK_RATE * (step + 1) / r.WARMUP_STEPS
-    done = (step - r.WARMUP_STEPS) / max(1, total - r.WARMUP_STEPS)
-    return r.FINAL_RATE + (r.PEAK_RATE - r.FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
-
-
 def has_bf16():
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
@@ -275,7 +272,7 @@ def main():
     optimiser = torch.optim.AdamW(
         [{"params": [p for p in model.parameters() if p.ndim == 2], "weight_decay": r.WEIGHT_DECAY},
          {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}],
-        lr=r.PEAK_RATE, betas=r.BETAS, eps=1e-8)
+        lr=0.0, betas=r.BETAS, eps=1e-8)
     checkpoint, first = os.path.join(args.work, "checkpoint.pt"), 0
     if os.path.exists(checkpoint):
         state = torch.load(checkpoint)
@@ -283,6 +280,8 @@ def main():
             sys.exit("the checkpoint has another tokenizer; remove " + checkpoint)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        for group in optimiser.param_groups:
+            group["betas"] = r.BETAS
         first = state["step"]
     if args.export_only:
         export(model, tokenizer, args.out)
@@ -290,7 +289,7 @@ def main():
         return
 
     pad = tokenizer.special[r.END]
-    batches = training_batches(texts, tokenizer)
+    batches, rates = training_batches(texts, tokenizer)
     held = [encode_document(d, tokenizer) for d in texts.documents(r.VALIDATION_SEED, r.VALIDATION_DOCUMENTS)]
     held = [tensors_of(b, pad) for b in make_batches(held, random.Random(r.VALIDATION_SEED), 2048)]
     print("%d parameters, %d tokens in %d steps, %s, %d threads, from step %d"
@@ -315,7 +314,7 @@ def main():
         tokens = sum(len(i) for b in batches[:first] for i, _ in b)
         for step in range(first, min(last, len(batches))):
             for group in optimiser.param_groups:
-                group["lr"] = rate_at(step, len(batches))
+                group["lr"] = rates[step]
             ids, learn = tensors_of(batches[step], pad)
             optimiser.zero_grad(set_to_none=True)
             loss = model.loss(ids, learn, half)
@@ -328,7 +327,7 @@ def main():
             if (step + 1) % 50 == 0 or step + 1 == len(batches):
                 validation = "%.4f" % validate() if (step + 1) % 250 == 0 or step + 1 == len(batches) else ""
                 row = [step + 1, tokens, "%.4f" % (sum(running) / len(running)), validation,
-                       "%.2e" % rate_at(step, len(batches)), round(seen / (time.time() - start))]
+                       "%.2e" % rates[step], round(seen / (time.time() - start))]
                 log.writerow(row)
                 log_file.flush()
                 print(*row, flush=True)
