@@ -36,7 +36,8 @@ void FillLogits(const FakeContent& content, uint64_t state, uint32_t position,
 
 uint32_t FastToken(const FakeContent& content, uint64_t state, uint32_t position,
                    const reticle_sampling& params, std::span<const uint32_t> stop_ids) {
-  uint64_t word = params.temperature > 0 ? Mix(Mix(state, params.seed), position) : state;
+  const bool is_random = params.temperature > 0.01f && params.top_k != 1;
+  const uint64_t word = is_random ? Mix(Mix(state, params.seed), position) : state;
   uint32_t token = static_cast<uint32_t>((word >> 32) * content.vocab_size >> 32);
   ForScripted(content.script, position, params.prompt_tokens, stop_ids,
               [&](uint32_t scripted) { token = scripted; });

@@ -13,7 +13,8 @@
 //   content         logits (default): a pseudo-random logit for every token of the vocabulary, then
 //                   the sampler that the real drivers use, every feature. fast: one hash per token,
 //                   the cheapest way to any token; of the features only temperature, stop ids,
-//                   adapters and reset (top_k is not looked at); nothing is kept in blocks, and
+//                   adapters and reset (any token is as likely as another unless
+//                   temperature or top_k leave only one); nothing is kept in blocks, and
 //                   output behind a cached prefix differs from that behind a prefilled one
 //   script          token ids, such as 5,6,7: the output is these, then a stop id if the sequence
 //                   has one, else they begin again. Unlikely tokens stay possible where a mask or a

@@ -14,6 +14,7 @@ namespace reticle::backends::fake {
 namespace {
 
 constexpr uint64_t kNoLimit = ~0ull;
+constexpr uint32_t kMaxContext = 1u << 24;
 
 struct NumberOption {
   const char* name;
@@ -82,7 +83,7 @@ absl::StatusOr<FakeOptions> FakeOptions::FromConfig(const reticle_device_config&
   constexpr uint64_t kMax32 = 1u << 30;
   const NumberOption numbers[] = {
       {"vocab", &options.content.vocab_size, 2, 1u << 24},
-      {"context", &options.context_limit, 2, 1u << 24},
+      {"context", &options.context_limit, 2, kMaxContext},
       {"block_tokens", &options.block_tokens, 1, 1u << 16},
       {"blocks", &options.blocks, 1, 1u << 22},
       {"max_sequences", &options.max_sequences, 1, 1u << 20},
@@ -128,9 +129,9 @@ absl::StatusOr<FakeOptions> FakeOptions::FromConfig(const reticle_device_config&
   OverrideIfSet(config.context_limit, &options.context_limit);
   OverrideIfSet(config.kv_block_tokens, &options.block_tokens);
   OverrideIfSet(config.max_sequences, &options.max_sequences);
-  if (options.context_limit < 2) {
-    return InvalidArgumentError("context_limit is %u; it must be at least 2",
-                                options.context_limit);
+  if (options.context_limit < 2 || options.context_limit > kMaxContext) {
+    return InvalidArgumentError("context_limit is %u; it must be in 2 .. %u", options.context_limit,
+                                kMaxContext);
   }
   for (const uint32_t token : options.content.script) {
     if (token >= options.content.vocab_size) {
