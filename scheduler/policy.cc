@@ -148,6 +148,8 @@ class Planner {
     for (size_t i = 0; i < waiting_.size() && prefill_budget_ > 0; ++i) {
       const WaitingSnapshot& sequence = waiting_[i];
       if (!sequence.ready) continue;
+      PlannedWork work = Chunk(sequence.tokens - sequence.cached, sequence);
+      if (work.tokens == 0) continue;
       const uint32_t held = sequence.cached / limits_.unit_tokens;
       const uint32_t need = Need(sequence.tokens, held);
       const uint64_t charge = uint64_t{need} + sequence.cached_free_units +
@@ -156,8 +158,6 @@ class Planner {
         MakeRoomFor(sequence, slots, uint64_t{need} + sequence.cached_free_units);
         return;
       }
-      PlannedWork work = Chunk(sequence.tokens - sequence.cached, sequence);
-      if (work.tokens == 0) continue;
       work.index = static_cast<uint32_t>(i);
       work.new_units = need;
       free_ -= need + sequence.cached_free_units;
