@@ -73,8 +73,8 @@ absl::StatusOr<std::unique_ptr<Dispatcher>> Dispatcher::Create(std::vector<Engin
     const reticle_capabilities& first = engines[0]->capabilities();
     const reticle_capabilities& caps = engine->capabilities();
     if (caps.vocab_size != first.vocab_size) {
-      return InvalidArgumentError("vocab_size is %u on one device, %u on another",
-                                  first.vocab_size, caps.vocab_size);
+      return InvalidArgumentError("vocab_size is %u on one device, %u on another", first.vocab_size,
+                                  caps.vocab_size);
     }
     const std::string_view hash = caps.model_hash;
     const std::string_view first_hash = first.model_hash;
@@ -94,8 +94,7 @@ Dispatcher::Dispatcher(std::vector<Engine*> engines)
     all.context_limit = std::min(all.context_limit, caps.context_limit);
     all.features &= caps.features;
     if (caps.max_top_k != 0) {
-      all.max_top_k =
-          all.max_top_k == 0 ? caps.max_top_k : std::min(all.max_top_k, caps.max_top_k);
+      all.max_top_k = all.max_top_k == 0 ? caps.max_top_k : std::min(all.max_top_k, caps.max_top_k);
     }
     all.max_logprobs = std::min(all.max_logprobs, caps.max_logprobs);
     all.max_stop_ids = std::min(all.max_stop_ids, caps.max_stop_ids);

@@ -26,12 +26,15 @@ PolicyLimits Limits() {
 }
 
 RunningSnapshot Decoding(uint32_t positions, uint32_t units) {
-  return {.pending = 1, .positions = positions, .units = units, .output_room = 100,
-          .event_room = 64};
+  return {
+      .pending = 1, .positions = positions, .units = units, .output_room = 100, .event_room = 64};
 }
 RunningSnapshot Prefilling(uint32_t pending, uint32_t positions = 0) {
-  return {.pending = pending, .positions = positions, .units = (positions + pending + 3) / 4,
-          .output_room = 100, .event_room = 64};
+  return {.pending = pending,
+          .positions = positions,
+          .units = (positions + pending + 3) / 4,
+          .output_room = 100,
+          .event_room = 64};
 }
 WaitingSnapshot Waiting(uint32_t tokens, int32_t priority = 0) {
   return {.priority = priority, .tokens = tokens, .output_room = 100, .event_room = 64};
@@ -200,8 +203,8 @@ TEST(PolicyTest, RunAheadGrantsUpToEveryLimit) {
 TEST(PolicyTest, ToppedUpAtHalf) {
   PolicySnapshot snapshot{.limits = Limits(), .free_units = 100};
   snapshot.limits.run_ahead = 10;
-  snapshot.running = {{.credits = 6, .positions = 20, .units = 5, .output_room = 100,
-                       .event_room = 64}};
+  snapshot.running = {
+      {.credits = 6, .positions = 20, .units = 5, .output_room = 100, .event_room = 64}};
   EXPECT_TRUE(Make(snapshot).empty());
   snapshot.running[0].credits = 5;
   const Plan plan = Make(snapshot);
@@ -285,8 +288,8 @@ class RandomSnapshots {
     made.ready = Draw(5) != 0;
     made.tokens = 1 + Draw(80);
     made.cached = (made.tokens - 1) / limits.unit_tokens * limits.unit_tokens;
-    made.cached = Draw(2) == 0 ? 0 : Draw(made.cached / limits.unit_tokens + 1) *
-                                         limits.unit_tokens;
+    made.cached =
+        Draw(2) == 0 ? 0 : Draw(made.cached / limits.unit_tokens + 1) * limits.unit_tokens;
     made.cached_free_units = std::min(Draw(made.cached / limits.unit_tokens + 1), free);
     made.output_room = 1 + Draw(30);
     made.event_room = Draw(6) == 0 ? 0 : 1 + Draw(20);
@@ -479,13 +482,13 @@ TEST(PolicyPropertyTest, WorkConserving) {
     }
     for (size_t i = 0; i < snapshot.waiting.size() && slots; ++i) {
       const WaitingSnapshot& sequence = snapshot.waiting[i];
-      const bool can_start =
-          sequence.event_room > 0 ||
-          (!sequence.event_per_token && sequence.tokens - sequence.cached > 1);
+      const bool can_start = sequence.event_room > 0 ||
+                             (!sequence.event_per_token && sequence.tokens - sequence.cached > 1);
       if (!sequence.ready || !can_start) continue;
       if (Find(plan.admit, static_cast<uint32_t>(i)) != nullptr) continue;
-      const uint64_t charge = Units(limits, sequence.tokens) - sequence.cached / limits.unit_tokens +
-                              sequence.cached_free_units + limits.reserve_units;
+      const uint64_t charge = Units(limits, sequence.tokens) -
+                              sequence.cached / limits.unit_tokens + sequence.cached_free_units +
+                              limits.reserve_units;
       ASSERT_GT(charge, left) << round;
       break;
     }

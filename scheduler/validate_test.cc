@@ -82,22 +82,40 @@ TEST(ValidateTest, NamesFieldValueAndLimit) {
       {"top_p 1.5", [](Request& r) { r.sampling.top_p = 1.5f; }, {"top_p", "1.5"}},
       {"top_p nan", [=](Request& r) { r.sampling.top_p = nan; }, {"top_p", "nan"}},
       {"min_p", [](Request& r) { r.sampling.min_p = 2; }, {"min_p", "2"}},
-      {"repetition", [](Request& r) { r.sampling.repetition_penalty = 0; },
+      {"repetition",
+       [](Request& r) { r.sampling.repetition_penalty = 0; },
        {"repetition_penalty", "0"}},
-      {"frequency", [=](Request& r) { r.sampling.frequency_penalty = nan; },
+      {"frequency",
+       [=](Request& r) { r.sampling.frequency_penalty = nan; },
        {"frequency_penalty", "nan"}},
-      {"presence", [=](Request& r) { r.sampling.presence_penalty = infinity; },
+      {"presence",
+       [=](Request& r) { r.sampling.presence_penalty = infinity; },
        {"presence_penalty", "inf"}},
-      {"stop ids", [](Request& r) { r.sampling.stop_ids = {1, 2, 3}; }, {"stop_ids", "3", "2"}},
+      {"stop ids",
+       [](Request& r) {
+         r.sampling.stop_ids = {1, 2, 3};
+       },
+       {"stop_ids", "3", "2"}},
       {"stop id", [](Request& r) { r.sampling.stop_ids = {100}; }, {"stop_ids", "100"}},
       {"min_tokens", [](Request& r) { r.sampling.min_tokens = 17; }, {"min_tokens", "17", "16"}},
-      {"bias token", [](Request& r) { r.sampling.logit_bias = {{100, 1.0f}}; },
+      {"bias token",
+       [](Request& r) {
+         r.sampling.logit_bias = {{100, 1.0f}};
+       },
        {"logit_bias", "100"}},
-      {"bias twice", [](Request& r) { r.sampling.logit_bias = {{4, 1.0f}, {4, 2.0f}}; },
+      {"bias twice",
+       [](Request& r) {
+         r.sampling.logit_bias = {{4, 1.0f}, {4, 2.0f}};
+       },
        {"logit_bias", "4", "twice"}},
-      {"bias nan", [=](Request& r) { r.sampling.logit_bias = {{4, nan}}; }, {"logit_bias", "nan"}},
+      {"bias nan",
+       [=](Request& r) {
+         r.sampling.logit_bias = {{4, nan}};
+       },
+       {"logit_bias", "nan"}},
       {"logprobs", [](Request& r) { r.sampling.logprobs = 6; }, {"logprobs", "6", "5"}},
-      {"prompt_logprobs", [](Request& r) { r.sampling.prompt_logprobs = 6; },
+      {"prompt_logprobs",
+       [](Request& r) { r.sampling.prompt_logprobs = 6; },
        {"prompt_logprobs", "6", "5"}},
   };
   for (const Refusal& refusal : refusals) {
@@ -128,7 +146,10 @@ TEST(ValidateTest, RefusesByNameWhatTheDeviceLacks) {
       {RETICLE_FEATURE_PENALTIES, [](Request& r) { r.sampling.presence_penalty = 2; },
        "presence_penalty"},
       {RETICLE_FEATURE_MIN_TOKENS, [](Request& r) { r.sampling.min_tokens = 2; }, "min_tokens"},
-      {RETICLE_FEATURE_LOGIT_BIAS, [](Request& r) { r.sampling.logit_bias = {{4, 1.0f}}; },
+      {RETICLE_FEATURE_LOGIT_BIAS,
+       [](Request& r) {
+         r.sampling.logit_bias = {{4, 1.0f}};
+       },
        "logit_bias"},
       {RETICLE_FEATURE_LOGPROBS, [](Request& r) { r.sampling.logprobs = 1; }, "logprobs"},
       {RETICLE_FEATURE_PROMPT_LOGPROBS, [](Request& r) { r.sampling.prompt_logprobs = 1; },
