@@ -163,16 +163,15 @@ bool BlockPool::Extend(BlockTable* table, uint32_t count) {
   return true;
 }
 
-void BlockPool::Publish(BlockTable* table, std::span<const TokenId> tokens,
-                        uint32_t valid_tokens) {
+void BlockPool::Publish(BlockTable* table, std::span<const TokenId> tokens, uint32_t valid_tokens) {
   if (table->epoch_ != epoch_) return;
   RETICLE_CHECK(table->pool_ == this && valid_tokens <= tokens.size());
   const uint32_t full = valid_tokens / block_tokens_;
   RETICLE_CHECK(full <= table->size());
   while (table->named_ < full) {
     const uint32_t id = table->blocks_[table->named_];
-    table->tail_ = Chain(table->tail_,
-                         tokens.subspan(size_t{table->named_} * block_tokens_, block_tokens_));
+    table->tail_ =
+        Chain(table->tail_, tokens.subspan(size_t{table->named_} * block_tokens_, block_tokens_));
     ++table->named_;
     if (by_name_.try_emplace(table->tail_, id).second) {
       blocks_[id].name = table->tail_;

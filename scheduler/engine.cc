@@ -108,8 +108,12 @@ absl::Status Engine::Impl::Enqueue(Request request) {
                                   waiting, count, options_.max_waiting);
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
-    if (request.outputs[i]->Attach(signal_)) continue;
+    const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);
+    if (!(*here)->attached() && std::find(request.outputs.begin(), here, *here) == here) continue;
     return InvalidArgumentError("outputs[%u] serves another sequence already", i);
+  }
+  for (const std::shared_ptr<TokenStream>& stream : request.outputs) {
+    RETICLE_CHECK(stream->Attach(signal_));
   }
   waiting_count_.fetch_add(count, std::memory_order_relaxed);
   alive_.fetch_add(count, std::memory_order_relaxed);
@@ -192,10 +196,8 @@ void Engine::Impl::FeedWatchdog() {
 
 void Engine::Impl::CheckWatchdog() {
   watchdog_timer_ns_ = INT64_MAX;
-  const bool owes = std::any_of(running_.begin(), running_.end(), [](const Sequence* sequence) {
-    return sequence->on_device &&
-           (!sequence->idle() || sequence->state != Sequence::State::kRunning);
-  });
+  const bool owes = std::any_of(running_.begin(), running_.end(),
+                                [](const Sequence* sequence) { return sequence->owed(); });
   // What it has just finished is no sign of a hang, even when this thread was away for long.
   if (!owes || PollDevice() || lost_.load(std::memory_order_relaxed)) return;
   OnDeviceLost(DeadlineExceededError("no completion came for %d ms, at most %d are waited for",
@@ -340,8 +342,7 @@ uint32_t Engine::CachedPrefixTokens(std::span<const TokenId> prompt, uint64_t ad
 
 void Engine::LoadAdapter(uint64_t adapter, std::string path, float scale,
                          std::function<void(absl::Status)> done) {
-  impl_->Post([impl = impl_.get(), adapter, path = std::move(path), scale,
-               done = std::move(done)] {
+  impl_->Post([impl = impl_.get(), adapter, path = std::move(path), scale, done = std::move(done)] {
     absl::Status status = impl->device_->LoadAdapter(adapter, path, scale);
     if (status.ok()) {
       MutexLock lock(impl->mutex_);

@@ -25,9 +25,9 @@ std::unique_ptr<TokenLogprobs> CopyLogprobs(const reticle_completion& completion
 
 absl::Status StatusOf(const reticle_completion& completion) {
   const bool known = completion.status > RETICLE_OK && completion.status <= RETICLE_DATA_LOSS;
-  return absl::Status(known ? static_cast<absl::StatusCode>(completion.status)
-                            : absl::StatusCode::kUnknown,
-                      completion.message != nullptr ? completion.message : "the device gave none");
+  return absl::Status(
+      known ? static_cast<absl::StatusCode>(completion.status) : absl::StatusCode::kUnknown,
+      completion.message != nullptr ? completion.message : "the device gave none");
 }
 
 }  // namespace
@@ -51,8 +51,7 @@ bool Engine::Impl::PollDevice() {
 
 Sequence* Engine::Impl::FindOnDevice(const reticle_completion& completion) {
   const auto is_meant = [&completion](const Sequence* sequence) {
-    return sequence != nullptr && sequence->on_device &&
-           sequence->device_id == completion.sequence;
+    return sequence != nullptr && sequence->on_device && sequence->device_id == completion.sequence;
   };
   if (completion.tag < slots_.size() && is_meant(slots_[completion.tag])) {
     return slots_[completion.tag];
@@ -89,7 +88,8 @@ void Engine::Impl::OnCompletion(const reticle_completion& completion) {
 void Engine::Impl::OnPrefill(Sequence* sequence, const reticle_completion& completion) {
   losses_in_a_row_ = 0;
   // One token behind the prompt is a decoding step, not part of a prompt.
-  const bool decoding = sequence->in_flight == 1 && completion.position >= sequence->prompt_tokens();
+  const bool decoding =
+      sequence->in_flight == 1 && completion.position >= sequence->prompt_tokens();
   if (!decoding) step_prefill_tokens_ += sequence->in_flight;
   sequence->in_flight = 0;
   sequence->reports_due = 0;

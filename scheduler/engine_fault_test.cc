@@ -196,6 +196,34 @@ TEST_F(EngineFaultTest, AHungDeviceIsResetWhenTheWatchdogBites) {
   EXPECT_EQ(engine->DeviceStats()->resets, 1u);
 }
 
+TEST_F(EngineFaultTest, NewWorkDoesNotCalmTheWatchdog) {
+  TestEngine engine({{"credits", "4"}}, {.watchdog_ns = 1'000'000});
+  SubmitMany(engine, 1);
+  engine.Step();
+  engine.Step();
+  engine.control().Hang();
+  for (int i = 0; i < 12; ++i) {
+    SubmitMany(engine, 1);
+    engine.Step();
+    engine.clock().AdvanceNanos(100'000);
+  }
+  ASSERT_TRUE(engine.RunUntilEnded(all_));
+  ExpectAllRight();
+  EXPECT_EQ(engine->DeviceStats()->resets, 1u);
+}
+
+TEST_F(EngineFaultTest, TheWatchdogSleepsWhileNothingIsOwed) {
+  TestEngine engine({}, {.stall_ns = 1'000'000'000'000, .watchdog_ns = 1'000'000});
+  auto paused = MakeClient(MakeRequest(MakePrompt(4), 100), 1, 4);
+  ASSERT_TRUE(engine.Submit(*paused).ok());
+  for (int i = 0; i < 10; ++i) engine.Step();
+  engine.clock().AdvanceNanos(10'000'000);
+  engine.Step();
+  ASSERT_TRUE(engine.RunUntilEnded({paused.get()}));
+  EXPECT_EQ(paused->choices[0].tokens, Expected(paused->request));
+  EXPECT_EQ(engine->DeviceStats()->resets, 0u);
+}
+
 TEST_F(EngineFaultTest, ConsumersOfALostDeviceMayStillCancelAndExpire) {
   TestEngine engine({{"credits", "1"}});
   SubmitMany(engine, 4, 200);

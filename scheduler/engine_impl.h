@@ -37,7 +37,7 @@ struct Engine::Impl {
   bool TakeSignals();
   void TakeSubmissions(std::vector<Request> requests);
   bool RunTimers();
-  // The device has shown life, or was given work.
+  // The device has shown life, or was given work when it had none.
   void FeedWatchdog();
   void CheckWatchdog();
   void EndStep();
@@ -110,7 +110,7 @@ struct Engine::Impl {
   // ---- any thread
   std::atomic<bool> draining_{false};
   std::atomic<bool> lost_{false};
-  std::atomic<uint32_t> alive_{0};    // sequences submitted and not gone
+  std::atomic<uint32_t> alive_{0};  // sequences submitted and not gone
   std::atomic<uint32_t> waiting_count_{0};
   std::atomic<uint32_t> gauge_running_{0};
   std::atomic<uint32_t> gauge_used_{0};
@@ -123,6 +123,7 @@ struct Engine::Impl {
   // ---- engine thread
   KvMemory memory_;
   int64_t now_ns_ = 0;
+  bool owed_ = false;  // the device owed completions before the last plan
   bool dirty_ = true;  // a new plan may differ from "nothing"
   uint64_t next_id_ = 1;
   uint64_t next_device_id_ = 1;

@@ -27,7 +27,7 @@ bool Engine::Impl::PlanAndSubmit() {
   if (plan_.empty()) return false;
   Apply();
   SubmitWork();
-  FeedWatchdog();
+  if (!owed_) FeedWatchdog();
   return true;
 }
 
@@ -35,7 +35,11 @@ void Engine::Impl::TakeSnapshot() {
   stall_timer_ns_ = INT64_MAX;
   snapshot_.free_units = memory_.free();
   snapshot_.running.clear();
-  for (Sequence* sequence : running_) snapshot_.running.push_back(SnapshotRunning(*sequence));
+  owed_ = false;
+  for (Sequence* sequence : running_) {
+    owed_ = owed_ || sequence->owed();
+    snapshot_.running.push_back(SnapshotRunning(*sequence));
+  }
   snapshot_.waiting.clear();
   candidates_.clear();
   const size_t wanted = std::max<size_t>(limits_.max_running - running_.size(), 1);
@@ -43,8 +47,7 @@ void Engine::Impl::TakeSnapshot() {
     if (candidates_.size() == wanted) break;
     if (HeldBySibling(*sequence)) continue;
     // The first token of a prompt is reported at once, without a log-probability.
-    const uint32_t at_once =
-        sequence->reports_prompt() && sequence->prompt_reported == 0 ? 1 : 0;
+    const uint32_t at_once = sequence->reports_prompt() && sequence->prompt_reported == 0 ? 1 : 0;
     if (!sequence->stream().AwaitRoom(at_once)) continue;
     snapshot_.waiting.push_back(SnapshotWaiting(*sequence));
     snapshot_.waiting.back().event_room =
@@ -94,9 +97,8 @@ WaitingSnapshot Engine::Impl::SnapshotWaiting(Sequence& sequence) {
 }
 
 uint32_t Engine::Impl::OutputRoom(const Sequence& sequence) const {
-  const uint32_t left =
-      std::min(sequence.request().max_tokens - sequence.output_tokens(),
-               capabilities_.context_limit - sequence.known_tokens());
+  const uint32_t left = std::min(sequence.request().max_tokens - sequence.output_tokens(),
+                                 capabilities_.context_limit - sequence.known_tokens());
   return left - std::min(left, sequence.credits);
 }
 
@@ -278,8 +280,7 @@ void Engine::Impl::OnAccepted(size_t index) {
     sequence.positions += item.decode_credits;
   }
   if ((item.flags & RETICLE_WORK_PROMPT_LOGPROBS) != 0) {
-    sequence.reports_due =
-        item.token_count - 1 + (item.next_token != RETICLE_NO_TOKEN ? 1 : 0);
+    sequence.reports_due = item.token_count - 1 + (item.next_token != RETICLE_NO_TOKEN ? 1 : 0);
   }
   if (item.sampling != nullptr) sequence.sampling_sent = true;
   if (item.kv_blocks != nullptr) sequence.units_sent = item.kv_block_count;
@@ -300,8 +301,7 @@ bool Engine::Impl::OnRefused(size_t index, const absl::Status& refusal) {
     default:
       break;
   }
-  Finish(sequence, FinishReason::kError,
-         absl::Status(refusal.code(), refusal.message()));
+  Finish(sequence, FinishReason::kError, absl::Status(refusal.code(), refusal.message()));
   return true;
 }
 

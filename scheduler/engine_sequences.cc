@@ -59,16 +59,15 @@ void Engine::Impl::LeaveWaiting(Sequence* sequence) {
 
 void Engine::Impl::EnterRunning(Sequence* sequence) {
   sequence->state = Sequence::State::kRunning;
-  running_.insert(
-      std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore()), sequence);
+  running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore()),
+                  sequence);
   sequence->slot = free_slots_.back();
   free_slots_.pop_back();
   slots_[sequence->slot] = sequence;
 }
 
 void Engine::Impl::LeaveRunning(Sequence* sequence) {
-  const auto found =
-      std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore());
+  const auto found = std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore());
   RETICLE_CHECK(found != running_.end() && *found == sequence);
   running_.erase(found);
   slots_[sequence->slot] = nullptr;
@@ -129,8 +128,7 @@ void Engine::Impl::Finish(Sequence* sequence, FinishReason reason, absl::Status 
   const bool answered = sequence->first_token_ns >= 0;
   end.queue_ns = elapsed(request.arrival_ns, admitted ? sequence->admitted_ns : now_ns_);
   if (admitted) {
-    end.prefill_ns =
-        elapsed(sequence->admitted_ns, answered ? sequence->first_token_ns : now_ns_);
+    end.prefill_ns = elapsed(sequence->admitted_ns, answered ? sequence->first_token_ns : now_ns_);
   }
   if (answered) end.decode_ns = elapsed(sequence->first_token_ns, sequence->last_token_ns);
   end.device_busy_ns = sequence->device_busy_ns;

@@ -132,7 +132,8 @@ TEST(EngineTest, CachedPrefixIsNotFedAgain) {
   ASSERT_TRUE(engine.Submit(*again).ok());
   ASSERT_TRUE(engine.RunUntilEnded({again.get()}));
   EXPECT_EQ(again->choices[0].tokens, first->choices[0].tokens);
-  // Three of the four full blocks: the last token of the prompt is fed again, and its block with it.
+  // Three of the four full blocks: the last token of the prompt is fed again, and its block with
+  // it.
   EXPECT_EQ(again->choices[0].end->cached_tokens, 48u);
   EXPECT_EQ(engine.control().tokens_fed() - fed, 16u + 3u);
 }
@@ -198,8 +199,7 @@ TEST(EngineTest, ARequestMayStayOutOfTheCache) {
 
 TEST(EngineTest, ChoicesShareThePromptAndDifferInSeed) {
   for (const bool cache : {true, false}) {
-    TestEngine engine({{"block_tokens", "16"}, {"prefill_chunk", "24"}},
-                      {.prefix_cache = cache});
+    TestEngine engine({{"block_tokens", "16"}, {"prefill_chunk", "24"}}, {.prefix_cache = cache});
     auto client = MakeClient(MakeRequest(MakePrompt(100), 12), 4);
     ASSERT_TRUE(engine.Submit(*client).ok());
     ASSERT_TRUE(engine.RunUntilEnded({client.get()}));
@@ -379,10 +379,8 @@ TEST(EngineTest, StalledReadersMakeWay) {
 
 TEST(EngineTest, CancelEndsWithinOneStepInEveryPhase) {
   for (const char* mode : {"paged", "slots"}) {
-    TestEngine engine({{"mode", mode},
-                       {"credits", "4"},
-                       {"max_sequences", "2"},
-                       {"prefill_chunk", "8"}});
+    TestEngine engine(
+        {{"mode", mode}, {"credits", "4"}, {"max_sequences", "2"}, {"prefill_chunk", "8"}});
     auto decoding = MakeClient(MakeRequest(MakePrompt(4, 1), 500));
     auto prefilling = MakeClient(MakeRequest(MakePrompt(400, 2), 500));
     auto queued = MakeClient(MakeRequest(MakePrompt(4, 3), 500));
@@ -464,8 +462,23 @@ TEST(EngineTest, QueueIsBounded) {
   engine.Step();
   EXPECT_EQ(probe.rejected, 1);
   EXPECT_TRUE(engine.Submit(*refused).ok()) << "its stream was not touched, one slot is free";
-  ASSERT_TRUE(engine.RunUntilEnded(
-      {clients[0].get(), clients[1].get(), clients[2].get(), refused.get()}));
+  ASSERT_TRUE(
+      engine.RunUntilEnded({clients[0].get(), clients[1].get(), clients[2].get(), refused.get()}));
+}
+
+TEST(EngineTest, AStreamServesOneSequenceAndARefusalTouchesNone) {
+  TestEngine engine;
+  auto used = MakeClient(MakeRequest(MakePrompt(4), 5));
+  ASSERT_TRUE(engine.Submit(*used).ok());
+  auto mixed = MakeClient(MakeRequest(MakePrompt(4), 5), 2);
+  const std::shared_ptr<TokenStream> second = mixed->request.outputs[1];
+  mixed->request.outputs[1] = used->choices[0].stream;
+  EXPECT_EQ(engine.Submit(*mixed).code(), absl::StatusCode::kInvalidArgument);
+  mixed->request.outputs[1] = mixed->request.outputs[0];
+  EXPECT_EQ(engine.Submit(*mixed).code(), absl::StatusCode::kInvalidArgument);
+  mixed->request.outputs[1] = second;
+  EXPECT_TRUE(engine.Submit(*mixed).ok());
+  ASSERT_TRUE(engine.RunUntilEnded({used.get(), mixed.get()}));
 }
 
 TEST(EngineTest, DrainRefusesTheNewAndFinishesTheOld) {

@@ -37,8 +37,8 @@ inline std::unique_ptr<backends::Device> OpenFake(FakeOptionList options) {
 struct Choice {
   std::shared_ptr<TokenStream> stream;
   std::vector<TokenId> tokens;
-  std::vector<TokenEvent> prompt;   // kPromptToken
-  std::vector<TokenEvent> events;   // kToken
+  std::vector<TokenEvent> prompt;  // kPromptToken
+  std::vector<TokenEvent> events;  // kToken
   std::optional<SequenceEnd> end;
 
   // Takes up to `limit` events, and the end.

@@ -42,8 +42,7 @@ absl::StatusOr<std::unique_ptr<EngineThread>> EngineThread::Start(Engine& engine
   const int wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (wake_fd < 0) return InternalError("eventfd: %s", std::strerror(errno));
   const bool cheap = (engine.capabilities().features & RETICLE_FEATURE_CHEAP_POLL) != 0;
-  const int64_t spin_ns =
-      options.spin_ns >= 0 ? options.spin_ns : (cheap ? kSpinCheapNs : kSpinNs);
+  const int64_t spin_ns = options.spin_ns >= 0 ? options.spin_ns : (cheap ? kSpinCheapNs : kSpinNs);
   std::unique_ptr<EngineThread> made(new EngineThread(engine, spin_ns, clock, wake_fd));
   engine.SetWake([thread = made.get()] { thread->Wake(); });
   try {

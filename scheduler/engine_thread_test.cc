@@ -82,8 +82,8 @@ TEST(EngineThreadTest, ServesManyProducersAndConsumers) {
       clients.emplace_back([&, c] {
         std::mt19937 random(c);
         for (int i = 0; i < 12; ++i) {
-          Request request = MakeRequest(MakePrompt(1 + random() % 30, random() % 4),
-                                        1 + random() % 40, random());
+          Request request =
+              MakeRequest(MakePrompt(1 + random() % 30, random() % 4), 1 + random() % 40, random());
           request.arrival_ns = Clock::Monotonic().NowNanos();
           Reader reader(1 + random() % 16);
           request.outputs = {reader.stream()};

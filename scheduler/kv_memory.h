@@ -46,8 +46,8 @@ class KvMemory {
           BlockPool::Options{.block_count = capabilities.kv_block_count,
                              .block_tokens = capabilities.kv_block_tokens});
     } else {
-      counted_total_ = static_cast<uint32_t>(
-          std::min<uint64_t>(capabilities.kv_token_capacity, UINT32_MAX));
+      counted_total_ =
+          static_cast<uint32_t>(std::min<uint64_t>(capabilities.kv_token_capacity, UINT32_MAX));
     }
   }
 

@@ -137,8 +137,7 @@ class Planner {
       if (credits == 0) continue;
       const uint32_t need = Need(sequence.positions + credits, sequence.units);
       free_ -= need;
-      plan_.work.push_back(
-          {static_cast<uint32_t>(i), 0, static_cast<uint32_t>(credits), need});
+      plan_.work.push_back({static_cast<uint32_t>(i), 0, static_cast<uint32_t>(credits), need});
     }
   }
 
@@ -148,16 +147,16 @@ class Planner {
     for (size_t i = 0; i < waiting_.size() && prefill_budget_ > 0; ++i) {
       const WaitingSnapshot& sequence = waiting_[i];
       if (!sequence.ready) continue;
+      PlannedWork work = Chunk(sequence.tokens - sequence.cached, sequence);
+      if (work.tokens == 0) continue;
       const uint32_t held = sequence.cached / limits_.unit_tokens;
       const uint32_t need = Need(sequence.tokens, held);
-      const uint64_t charge = uint64_t{need} + sequence.cached_free_units +
-                              (active > 0 ? limits_.reserve_units : 0);
+      const uint64_t charge =
+          uint64_t{need} + sequence.cached_free_units + (active > 0 ? limits_.reserve_units : 0);
       if (slots == 0 || charge > free_) {
         MakeRoomFor(sequence, slots, uint64_t{need} + sequence.cached_free_units);
         return;
       }
-      PlannedWork work = Chunk(sequence.tokens - sequence.cached, sequence);
-      if (work.tokens == 0) continue;
       work.index = static_cast<uint32_t>(i);
       work.new_units = need;
       free_ -= need + sequence.cached_free_units;

@@ -34,24 +34,24 @@ struct PolicyLimits {
 // A sequence that lives on the device. `pending` > 0 only if nothing of it is under way.
 struct RunningSnapshot {
   int32_t priority = 0;
-  uint32_t pending = 0;           // known tokens to feed; 1: it decodes
-  uint32_t in_flight = 0;         // prompt tokens under way to the device
-  uint32_t credits = 0;           // held on the device
-  uint32_t positions = 0;         // filled when all that was ordered is done
-  uint32_t units = 0;             // of memory that it holds
-  uint32_t output_room = 0;       // tokens that it may still be asked to generate
-  uint32_t event_room = 0;        // free places in its stream that are not promised yet
-  bool event_per_token = false;   // fed tokens take a place too (prompt log-probabilities)
-  bool leaving = false;           // the device was told to end it; its memory is on the way back
-  bool stalled = false;           // its reader has not made room for long
+  uint32_t pending = 0;          // known tokens to feed; 1: it decodes
+  uint32_t in_flight = 0;        // prompt tokens under way to the device
+  uint32_t credits = 0;          // held on the device
+  uint32_t positions = 0;        // filled when all that was ordered is done
+  uint32_t units = 0;            // of memory that it holds
+  uint32_t output_room = 0;      // tokens that it may still be asked to generate
+  uint32_t event_room = 0;       // free places in its stream that are not promised yet
+  bool event_per_token = false;  // fed tokens take a place too (prompt log-probabilities)
+  bool leaving = false;          // the device was told to end it; its memory is on the way back
+  bool stalled = false;          // its reader has not made room for long
 };
 
 struct WaitingSnapshot {
   int32_t priority = 0;
-  bool ready = true;              // else passed over, without holding up those behind it
-  uint32_t tokens = 0;            // known tokens, at least 1
-  uint32_t cached = 0;            // of these in cached units; below `tokens`
-  uint32_t cached_free_units = 0; // cached units that count as free until they are taken
+  bool ready = true;               // else passed over, without holding up those behind it
+  uint32_t tokens = 0;             // known tokens, at least 1
+  uint32_t cached = 0;             // of these in cached units; below `tokens`
+  uint32_t cached_free_units = 0;  // cached units that count as free until they are taken
   uint32_t output_room = 0;
   uint32_t event_room = 0;
   bool event_per_token = false;
@@ -74,10 +74,10 @@ struct PlannedWork {
 };
 
 struct Plan {
-  std::vector<PlannedWork> work;    // of running sequences; decoding ones first
-  std::vector<PlannedWork> admit;   // of waiting sequences, with their first work
-  std::vector<uint32_t> preempt;    // running sequences
-  std::vector<uint8_t> preempted;   // by running index
+  std::vector<PlannedWork> work;   // of running sequences; decoding ones first
+  std::vector<PlannedWork> admit;  // of waiting sequences, with their first work
+  std::vector<uint32_t> preempt;   // running sequences
+  std::vector<uint8_t> preempted;  // by running index
 
   bool empty() const { return work.empty() && admit.empty() && preempt.empty(); }
 };

@@ -88,6 +88,8 @@ struct Sequence {
            prompt_reported < prompt_tokens();
   }
   bool idle() const { return credits == 0 && in_flight == 0; }
+  // The device has something to say about it.
+  bool owed() const { return on_device && (!idle() || state != State::kRunning); }
   // Events that the device may still send for what it was given.
   uint32_t promised_events() const { return credits + reports_due; }
 };

@@ -94,8 +94,8 @@ size_t TokenStream::FreeSlots() const {
 bool TokenStream::AwaitRoom(size_t reserved) {
   if (FreeSlots() > reserved) return true;
   wants_room_.store(true, std::memory_order_seq_cst);
-  return capacity() - (tail_.load(std::memory_order_relaxed) -
-                       head_.load(std::memory_order_seq_cst)) >
+  return capacity() -
+             (tail_.load(std::memory_order_relaxed) - head_.load(std::memory_order_seq_cst)) >
          reserved;
 }
 

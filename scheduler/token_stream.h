@@ -108,6 +108,7 @@ class TokenStream {
   // ---- producer
   // Whom Cancel and Pop shall notify from now on. False when the stream serves a sequence already.
   bool Attach(std::shared_ptr<EngineSignal> signal);
+  bool attached() const { return signal_.load(std::memory_order_acquire) != nullptr; }
   size_t capacity() const { return mask_ + 1; }
   size_t FreeSlots() const;
   // As FreeSlots() > reserved; when not, the next Pop notifies the signal of room.

@@ -58,8 +58,8 @@ absl::Status CheckPenalties(const SamplingParams& sampling, const reticle_capabi
                                RETICLE_FEATURE_PENALTIES, caps));
   RETURN_IF_ERROR(CheckFeature("frequency_penalty", sampling.frequency_penalty != 0,
                                RETICLE_FEATURE_PENALTIES, caps));
-  return CheckFeature("presence_penalty", sampling.presence_penalty != 0,
-                      RETICLE_FEATURE_PENALTIES, caps);
+  return CheckFeature("presence_penalty", sampling.presence_penalty != 0, RETICLE_FEATURE_PENALTIES,
+                      caps);
 }
 
 absl::Status CheckStopIds(const SamplingParams& sampling, uint32_t max_tokens,
@@ -106,9 +106,10 @@ absl::Status CheckPrompt(const Request& request, const reticle_capabilities& cap
     return InvalidArgumentError("prompt holds 0 tokens; it must hold at least 1");
   }
   if (request.prompt->size() >= caps.context_limit) {
-    return InvalidArgumentError("prompt holds %u tokens; the context holds %u, of which at least "
-                                "1 is for the output",
-                                request.prompt->size(), caps.context_limit);
+    return InvalidArgumentError(
+        "prompt holds %u tokens; the context holds %u, of which at least "
+        "1 is for the output",
+        request.prompt->size(), caps.context_limit);
   }
   const TokenId largest = *std::max_element(request.prompt->begin(), request.prompt->end());
   return CheckToken("prompt", largest, caps);
@@ -140,8 +141,7 @@ absl::Status ValidateRequest(const Request& request, const reticle_capabilities&
   RETURN_IF_ERROR(CheckPenalties(sampling, caps));
   RETURN_IF_ERROR(CheckStopIds(sampling, request.max_tokens, caps));
   RETURN_IF_ERROR(CheckLogitBias(sampling, caps));
-  RETURN_IF_ERROR(
-      CheckLogprobs("logprobs", sampling.logprobs, RETICLE_FEATURE_LOGPROBS, caps));
+  RETURN_IF_ERROR(CheckLogprobs("logprobs", sampling.logprobs, RETICLE_FEATURE_LOGPROBS, caps));
   RETURN_IF_ERROR(CheckLogprobs("prompt_logprobs", sampling.prompt_logprobs,
                                 RETICLE_FEATURE_PROMPT_LOGPROBS, caps));
   return absl::OkStatus();
