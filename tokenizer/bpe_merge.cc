@@ -18,7 +18,6 @@ constexpr uint32_t kEnd = UINT32_MAX;
 MergeTable::MergeTable(size_t rules) {
   const size_t slots = std::bit_ceil(std::max<size_t>(2 * rules, 16));
   mask_ = slots - 1;
-  shift_ = 64 - std::countr_zero(slots);
   slots_.resize(slots, {kEmpty, {kNoRank, 0}});
 }
 

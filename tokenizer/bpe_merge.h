@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/hash/hash.h"
 
 namespace reticle::tokenizer {
 
@@ -44,10 +45,10 @@ class MergeTable {
   };
   static constexpr uint64_t kEmpty = UINT64_MAX;
   static uint64_t Key(SymbolId left, SymbolId right) { return uint64_t{left} << 32 | right; }
-  size_t Slot(uint64_t key) const { return (key ^ key >> 29) * 0x9E3779B97F4A7C15u >> shift_; }
+  // Seeded per process, so that no file can be made to collide.
+  size_t Slot(uint64_t key) const { return absl::Hash<uint64_t>()(key) & mask_; }
 
   size_t mask_;
-  int shift_;
   std::vector<Entry> slots_;  // open addressing, at most half full
 };
 

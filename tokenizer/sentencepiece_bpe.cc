@@ -155,7 +155,6 @@ absl::Status SentencePieceBpe::AddTokens(const Vocabulary& v) {
 absl::Status SentencePieceBpe::AddMerges(const std::vector<float>& scores) {
   std::vector<TokenId> mergeable;
   std::vector<float> order;
-  size_t cuts = 0;
   for (TokenId token = 0; token < vocab_size(); ++token) {
     if (FindEncodable(text(token)) != token) continue;
     const std::string_view bytes = text(token);
@@ -165,7 +164,7 @@ absl::Status SentencePieceBpe::AddMerges(const std::vector<float>& scores) {
     order.push_back(scores[token]);
     const char* const end = bytes.data() + bytes.size();
     char previous = ' ';
-    for (const char* p = bytes.data(); p < end; ++cuts) {
+    for (const char* p = bytes.data(); p < end;) {
       const Utf8Char c = DecodeUtf8(p, end);
       const std::string_view character(p, c.size);
       if (!SymbolOf(c.code_point, character)) {
@@ -184,7 +183,12 @@ absl::Status SentencePieceBpe::AddMerges(const std::vector<float>& scores) {
   for (TokenId token = 0; token < vocab_size(); ++token) {
     unused_[token] = type(token) == TokenType::kUnused;
   }
-  merges_ = MergeTable(cuts);
+  struct PairRule {
+    SymbolId left;
+    SymbolId right;
+    MergeTable::Rule rule;
+  };
+  std::vector<PairRule> rules;
   for (TokenId token : mergeable) {
     const auto rank = static_cast<uint32_t>(
         std::lower_bound(order.begin(), order.end(), scores[token], std::greater<>()) -
@@ -196,9 +200,11 @@ absl::Status SentencePieceBpe::AddMerges(const std::vector<float>& scores) {
          cut += DecodeUtf8(bytes.data() + cut, end).size) {
       const std::optional<SymbolId> left = FindSymbol(bytes.substr(0, cut));
       const std::optional<SymbolId> right = FindSymbol(bytes.substr(cut));
-      if (left && right) merges_.Insert(*left, *right, {rank, token});
+      if (left && right) rules.push_back({*left, *right, {rank, token}});
     }
   }
+  merges_ = MergeTable(rules.size());
+  for (const PairRule& rule : rules) merges_.Insert(rule.left, rule.right, rule.rule);
   return absl::OkStatus();
 }
 

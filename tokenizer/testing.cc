@@ -34,7 +34,9 @@ constexpr std::string_view kSentences[] = {
     "புதிய கருவி இன்று காலை இயங்கத் தொடங்கியது.",
     "ዛሬ ጠዋት አዲሱ መሣሪያ ሠራ።",
     "for (int i = 0; i < n; ++i) {\n\tif (a[i] != b[i]) return -1;  // differs\r\n}\n\n",
-    "😀 👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇩🇪🇫🇷 ❤️ ☕️ e\xCC\x81 a\xCC\x8A "
+    "😀 👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇩🇪🇫🇷 ❤️ ☕️ "
+    "e\xCC\x81 "
+    "a\xCC\x8A "
     "n\xCC\x83",
     "tabs\tand  double   triple    spaces \xC2\xA0 nbsp \xC2\x85 nel \xE2\x80\xA8 "
     "line\xE3\x80\x80wide",

@@ -1,6 +1,5 @@
 #include "tokenizer/tokenizer.h"
 
-#include "absl/strings/escaping.h"
 #include "base/status.h"
 #include "tokenizer/byte_level_bpe.h"
 #include "tokenizer/sentencepiece_bpe.h"
@@ -8,10 +7,9 @@
 
 namespace reticle::tokenizer {
 
-std::string Abbreviated(std::string_view text) {
-  constexpr size_t kMaxBytes = 48;
-  const std::string head(text.substr(0, kMaxBytes));
-  return absl::CHexEscape(head) + (text.size() > kMaxBytes ? "..." : "");
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const models::GgufFile& file) {
+  ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(file));
+  return Create(vocabulary);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const Vocabulary& vocabulary) {

@@ -1,11 +1,10 @@
 #include "tokenizer/vocabulary.h"
 
-#include <memory>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "base/status.h"
 #include "models/gguf.h"
-#include "tokenizer/tokenizer.h"
 
 namespace reticle::tokenizer {
 namespace {
@@ -47,9 +46,10 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const models::GgufFile& file) {
   return v;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const models::GgufFile& file) {
-  ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(file));
-  return Create(vocabulary);
+std::string Abbreviated(std::string_view text) {
+  constexpr size_t kMaxBytes = 48;
+  const std::string head(text.substr(0, kMaxBytes));
+  return absl::CHexEscape(head) + (text.size() > kMaxBytes ? "..." : "");
 }
 
 }  // namespace reticle::tokenizer

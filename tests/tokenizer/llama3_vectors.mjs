@@ -54,9 +54,9 @@ const kNoSpecials = /(?!)/g;
 const kKnownCauses = /[^\0-\x7f]/;
 const cases = [];
 let differing = 0;
-const texts = makeTexts(20261121, 12000);
+const texts = makeTexts(20261121, 10000);
 for (const extra of ['\ufeff', '\u0085', '\u017f', "'\u017f"]) {
-  for (const text of makeTexts(extra.codePointAt(0), 8000).slice(-400)) {
+  for (const text of makeTexts(extra.codePointAt(0), 7200).slice(-400)) {
     const middle = text.length >> 1;
     texts.push(extra + text, text + extra, (text.slice(0, middle) + extra + text.slice(middle)).toWellFormed());
   }
