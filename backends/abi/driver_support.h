@@ -152,6 +152,11 @@ class CompletionQueue {
     return delivered_;
   }
 
+  // One of the completions of the last Poll.
+  const reticle_completion& delivered(size_t index) const {
+    return entries_[(head_ + index) & (entries_.size() - 1)].completion;
+  }
+
   // The body of the ABI's arm.
   bool Arm() {
     if (event_fd_ < 0 || !empty()) return true;
