@@ -13,9 +13,11 @@
 namespace reticle::models {
 namespace {
 
-// Candidates tried on each side of the scale that just covers the range.
-constexpr int kCandidates = 6;
-constexpr double kCandidateStep = 0.05;
+// Scales tried on each side of the one that just covers the range, and their distance.
+constexpr int kCandidates = 7;
+constexpr double kCandidateStep = 0.04;
+// How often the quants of the best one are rounded again for the scale that fits them best.
+constexpr int kRefinements = 3;
 
 // Adding and subtracting it rounds a double of magnitude below 2^51 to the nearest integer, ties to
 // even, without a call into the mathematical library.
@@ -33,38 +35,55 @@ int QuantFor(double value, double scale, int low, int high) {
   return QuantAt(value, InverseOrZero(scale), low, high);
 }
 
+// The best fit found from candidate(stretch) for stretches around 1. evaluate(fit, fitted) rounds
+// the values to the quants of `fit`, puts the least-squares fit to those quants into `fitted` and
+// returns the squared error that it leaves.
+template <typename Fit, typename Candidate, typename Evaluate>
+Fit Search(const Fit& fallback, const Candidate& candidate, const Evaluate& evaluate) {
+  Fit best = fallback;
+  double best_error = std::numeric_limits<double>::infinity();
+  for (int i = -kCandidates; i <= kCandidates; ++i) {
+    Fit fitted;
+    const double error = evaluate(candidate(1.0 + kCandidateStep * i), fitted);
+    if (error < best_error) {
+      best_error = error;
+      best = fitted;
+    }
+  }
+  for (int i = 0; i < kRefinements; ++i) {
+    Fit fitted;
+    const double error = evaluate(best, fitted);
+    if (error >= best_error) break;
+    best_error = error;
+    best = fitted;
+  }
+  return best;
+}
+
 // The scale s for which s * q, q in [low, high], comes closest to `x`; negative when the largest
 // magnitude is better put at `low` (which has one step more).
 double FitScale(std::span<const float> x, int low, int high) {
   double extreme = 0.0;
+  double sum_xx = 0.0;
   for (const float value : x) {
     if (std::fabs(value) > std::fabs(extreme)) extreme = value;
+    sum_xx += double{value} * value;
   }
   if (extreme == 0.0) return 0.0;
-  double best_scale = 0.0;
-  double best_error = std::numeric_limits<double>::infinity();
-  for (int i = -kCandidates; i <= kCandidates; ++i) {
-    double scale = extreme / (low * (1.0 + kCandidateStep * i));
-    for (int refine = 0; refine < 2; ++refine) {
-      double xq = 0.0;
-      double qq = 0.0;
-      double error = 0.0;
-      const double inverse = InverseOrZero(scale);
-      for (const float value : x) {
-        const double q = QuantAt(value, inverse, low, high);
-        xq += value * q;
-        qq += q * q;
-        error += (value - scale * q) * (value - scale * q);
-      }
-      if (error < best_error) {
-        best_error = error;
-        best_scale = scale;
-      }
-      if (qq == 0.0) break;
-      scale = xq / qq;
+  const auto candidate = [&](double stretch) { return extreme / (low * stretch); };
+  const auto evaluate = [&](double scale, double& fitted) {
+    const double inverse = InverseOrZero(scale);
+    double sum_xq = 0.0;
+    double sum_qq = 0.0;
+    for (const float value : x) {
+      const double q = QuantAt(value, inverse, low, high);
+      sum_xq += value * q;
+      sum_qq += q * q;
     }
-  }
-  return best_scale;
+    fitted = sum_qq > 0.0 ? sum_xq / sum_qq : 0.0;
+    return sum_xx - fitted * sum_xq;
+  };
+  return Search<double>(candidate(1.0), candidate, evaluate);
 }
 
 struct Affine {
@@ -79,43 +98,39 @@ Affine FitAffine(std::span<const float> x, int high, bool offset_at_most_zero) {
   const double min = offset_at_most_zero ? std::min<double>(*min_it, 0.0) : *min_it;
   const double range = std::max<double>(*max_it, min) - min;
   if (range == 0.0) return {0.0, min};
-  Affine best;
-  double best_error = std::numeric_limits<double>::infinity();
-  for (int i = -kCandidates; i <= kCandidates; ++i) {
-    Affine fit = {range / (high * (1.0 + kCandidateStep * i)), min};
-    for (int refine = 0; refine < 2; ++refine) {
-      double sum_x = 0.0;
-      double sum_q = 0.0;
-      double sum_xq = 0.0;
-      double sum_qq = 0.0;
-      double error = 0.0;
-      const double inverse = InverseOrZero(fit.scale);
-      for (const float value : x) {
-        const double q = QuantAt(value - fit.offset, inverse, 0, high);
-        const double difference = value - (fit.scale * q + fit.offset);
-        sum_x += value;
-        sum_q += q;
-        sum_xq += value * q;
-        sum_qq += q * q;
-        error += difference * difference;
-      }
-      if (error < best_error) {
-        best_error = error;
-        best = fit;
-      }
-      const double n = static_cast<double>(x.size());
-      const double determinant = n * sum_qq - sum_q * sum_q;
-      if (determinant <= 0.0) break;
-      fit.scale = (n * sum_xq - sum_x * sum_q) / determinant;
-      fit.offset = (sum_x - fit.scale * sum_q) / n;
-      if (offset_at_most_zero && fit.offset > 0.0) {
-        fit.offset = 0.0;
-        fit.scale = sum_qq > 0.0 ? sum_xq / sum_qq : 0.0;
-      }
-      if (fit.scale <= 0.0) break;
-    }
+  const double n = static_cast<double>(x.size());
+  // Relative to the least value, which keeps the sums accurate when the offset is large.
+  double sum_x = 0.0;
+  double sum_xx = 0.0;
+  for (const float value : x) {
+    sum_x += value - min;
+    sum_xx += (value - min) * (value - min);
   }
-  return best;
+  const auto candidate = [&](double stretch) { return Affine{range / (high * stretch), min}; };
+  const auto evaluate = [&](const Affine& fit, Affine& fitted) {
+    const double inverse = InverseOrZero(fit.scale);
+    double sum_q = 0.0;
+    double sum_xq = 0.0;
+    double sum_qq = 0.0;
+    for (const float value : x) {
+      const double q = QuantAt(value - fit.offset, inverse, 0, high);
+      sum_q += q;
+      sum_xq += (value - min) * q;
+      sum_qq += q * q;
+    }
+    const double determinant = n * sum_qq - sum_q * sum_q;
+    double scale = determinant > 0.0 ? (n * sum_xq - sum_x * sum_q) / determinant : 0.0;
+    double shift = (sum_x - scale * sum_q) / n;
+    if (offset_at_most_zero && min + shift > 0.0) {
+      shift = -min;
+      scale = sum_qq > 0.0 ? (sum_xq - shift * sum_q) / sum_qq : 0.0;
+    }
+    fitted = {scale, min + shift};
+    if (scale < 0.0) return std::numeric_limits<double>::infinity();
+    return sum_xx + scale * scale * sum_qq + n * shift * shift -
+           2.0 * (scale * sum_xq + shift * sum_x - scale * shift * sum_q);
+  };
+  return Search<Affine>(candidate(1.0), candidate, evaluate);
 }
 
 // Half-precision rounding of a factor that a block stores; the largest finite half stands for all

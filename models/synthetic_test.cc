@@ -107,7 +107,7 @@ TEST(SyntheticTest, HashOfTheDefaultModelIsPinned) {
   options.matrix_type = TensorType::kQ4_0;
   const Model model = Make(options);
   EXPECT_EQ(model.file->ContentHash().value(),
-            "2c428f9af3303df934c6f59dbe6d285a201b2e8389b45fc9b3ec8db4470f3686");
+            "f9391145c1afb7054947da47b1f8fc604164b38836f8a305e7096ec6140640c3");
 }
 
 TEST(SyntheticTest, DistinctRowsRepeat) {
