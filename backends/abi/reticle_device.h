@@ -8,7 +8,8 @@
  *  - Every struct begins with struct_size. The side that allocates a struct sets it to the sizeof()
  *    that it was compiled with. A reader treats a field beyond struct_size as zero. When the driver
  *    fills a struct of the host, it writes no more than struct_size bytes and sets struct_size to
- *    what it wrote. Fields are only ever appended.
+ *    what it wrote. Fields are only ever appended, and no struct ends in padding that an appended
+ *    field could fall into (`reserved` fills it).
  *  - Three small structs have no struct_size and never change: reticle_option, reticle_logit_bias,
  *    reticle_token_logprob. Arrays of other structs are passed with the stride of the side that
  *    allocated them.
@@ -208,6 +209,7 @@ typedef struct reticle_capabilities {
   /* A descriptor that becomes readable (eventfd semantics) after arm() when a completion is there;
    * -1: poll only. Owned by the driver, valid until close. */
   int32_t event_fd;
+  uint32_t reserved; /* 0 */
 } reticle_capabilities;
 
 /* ==== Work ==== */
@@ -256,6 +258,7 @@ typedef struct reticle_sampling {
    * came from a cache.) Else NULL. */
   const uint32_t* history;
   uint32_t history_count;
+  uint32_t reserved; /* 0 */
 } reticle_sampling;
 
 /* Flags of a work item. */
@@ -378,6 +381,7 @@ typedef struct reticle_stats {
   uint64_t resets;
   uint64_t adapter_swaps;
   uint32_t sequences; /* alive now */
+  uint32_t reserved;  /* 0 */
 } reticle_stats;
 
 enum {
@@ -388,8 +392,9 @@ enum {
 
 typedef struct reticle_health {
   size_t struct_size;
-  uint32_t state;   /* RETICLE_HEALTH_* */
-  char reason[256]; /* empty when ready */
+  uint32_t state;    /* RETICLE_HEALTH_* */
+  char reason[256];  /* empty when ready */
+  uint32_t reserved; /* 0 */
 } reticle_health;
 
 /* ==== The table ==== */
