@@ -25,6 +25,10 @@ inline constexpr size_t kMaxTokens = 8;
 inline constexpr size_t kMaxTokens = 4;
 #endif
 
+// How far ahead of the first tile weights are asked for: a product with few tokens waits for
+// memory, and the hardware's own prefetch stops at pages.
+inline constexpr size_t kPrefetchBytes = 4096;
+
 HWY_INLINE VF LoadHalves(const std::byte* base, size_t index) {
   const DU16 du16;
   const auto bits = hn::LoadU(du16, reinterpret_cast<const uint16_t*>(base) + index);
@@ -72,8 +76,11 @@ HWY_INLINE void FloatTile(const PackedMatrix& w, size_t panel, size_t vec, const
       RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) sums[p][v][t] = hn::Zero(DF());
     }
   }
+  constexpr size_t kColumnBytes = kPanelRows * (kFormat == PackedFormat::kF32 ? 4 : 2);
+  const size_t ahead = token == 0 ? kPrefetchBytes : 0;
   for (size_t k = 0; k < w.columns; ++k) {
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
+      __builtin_prefetch(values + p * w.values_stride + k * kColumnBytes + ahead);
       RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
         const VF weights =
             LoadWeights<kFormat>(values + p * w.values_stride, k * kPanelRows + (vec + v) * kLanes);
@@ -200,6 +207,7 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   const int8_t* quants = x.quants + token * x.columns + group * F::kGroup;
   const size_t scale_stride = x.columns / 32;
   const size_t cell = token * scale_stride + group * F::kGroup / 32;
+  const size_t ahead = token == 0 ? kPrefetchBytes : 0;
   VI dots[kVecs][kTokens];
   constexpr int kExcess = F::kSigned && kVnni ? 128 : F::kOffset;
   RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
@@ -218,6 +226,7 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
     const auto mask = hn::Set(D8(), int8_t{15});
     RETICLE_UNROLL for (size_t j = 0; j < 4; ++j) {
       RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+        if (v == 0) __builtin_prefetch(bytes + j * kRowBytes + ahead);
         const V8 both = hn::LoadU(D8(), bytes + j * kRowBytes + v * kLanes * 4);
         const V8 low = hn::And(both, mask);
         const V8 high =
@@ -234,6 +243,7 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
                           group * (F::kGroup / 4) * kRowBytes + vec * kLanes * 4;
     RETICLE_UNROLL for (size_t j = 0; j < F::kGroup / 4; ++j) {
       RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+        if (v == 0) __builtin_prefetch(bytes + j * kRowBytes + ahead);
         const V8 weights = hn::LoadU(D8(), bytes + j * kRowBytes + v * kLanes * 4);
         RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
           const V8 input = Broadcast4(quants + t * x.columns + j * 4);

@@ -46,8 +46,12 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
         return InvalidArgumentError("option step_tokens is '%s'; it must be 1 to %d", value,
                                     kMaxStepTokens);
       }
+    } else if (name == "kv") {
+      if (value != "f32") return InvalidArgumentError("option kv is '%s'; it must be f32", value);
+      plan->kv.type = KvType::kF32;
     } else {
-      return InvalidArgumentError("option '%s' is not known; there are hash and step_tokens", name);
+      return InvalidArgumentError("option '%s' is not known; there are hash, kv and step_tokens",
+                                  name);
     }
   }
   return absl::OkStatus();
@@ -171,8 +175,8 @@ absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
     return InvalidArgumentError("max_sequences is %d; it must be at most %d", plan.max_sequences,
                                 kMaxSequences);
   }
-  RETURN_IF_ERROR(ReadOptions(config, &plan));
   RETURN_IF_ERROR(ReadKvGeometry(config, model, &plan.kv));
+  RETURN_IF_ERROR(ReadOptions(config, &plan));
   plan.forward.max_tokens = plan.step_tokens + plan.max_sequences;
   plan.forward.max_logit_rows =
       std::min<size_t>(plan.max_sequences + kSpareLogitRows, plan.forward.max_tokens);

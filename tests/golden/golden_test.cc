@@ -12,12 +12,12 @@
 #include "backends/cpu/kernels.h"
 #include "backends/cpu/kv_cache.h"
 #include "backends/cpu/model.h"
+#include "backends/cpu/targets_for_test.h"
 #include "backends/cpu/thread_pool.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/gguf.h"
 #include "tests/golden/golden_model.h"
-#include "tests/golden/targets.h"
 
 namespace reticle::golden {
 namespace {
@@ -27,6 +27,9 @@ using backends::cpu::Forward;
 using backends::cpu::KvGeometry;
 using backends::cpu::KvType;
 using backends::cpu::Model;
+using backends::cpu::ScopedTarget;
+using backends::cpu::SupportedTargets;
+using backends::cpu::Target;
 using backends::cpu::ThreadPool;
 
 // Logits behind the expected positions, in their order.

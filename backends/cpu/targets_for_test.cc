@@ -1,9 +1,9 @@
-#include "tests/golden/targets.h"
+#include "backends/cpu/targets_for_test.h"
 
 #include "backends/cpu/kernels.h"
 #include "hwy/highway.h"
 
-namespace reticle::golden {
+namespace reticle::backends::cpu {
 
 std::vector<Target> SupportedTargets() {
   std::vector<Target> targets;
@@ -15,10 +15,10 @@ std::vector<Target> SupportedTargets() {
     if (highway == HWY_EMU128 || highway == HWY_SCALAR) fused = false;
     const Target target{highway, false, fused};
     const ScopedTarget scoped(target);
-    const std::string plain = backends::cpu::KernelTarget();
-    backends::cpu::DisableVnniForTest(false);
+    const std::string plain = KernelTarget();
+    DisableVnniForTest(false);
     targets.push_back(target);
-    if (backends::cpu::KernelTarget() != plain) targets.push_back({highway, true, fused});
+    if (KernelTarget() != plain) targets.push_back({highway, true, fused});
   }
   return targets;
 }
@@ -26,13 +26,13 @@ std::vector<Target> SupportedTargets() {
 ScopedTarget::ScopedTarget(const Target& target) {
   hwy::SetSupportedTargetsForTest(target.highway);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  backends::cpu::DisableVnniForTest(!target.vnni);
+  DisableVnniForTest(!target.vnni);
 }
 
 ScopedTarget::~ScopedTarget() {
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  backends::cpu::DisableVnniForTest(false);
+  DisableVnniForTest(false);
 }
 
-}  // namespace reticle::golden
+}  // namespace reticle::backends::cpu
