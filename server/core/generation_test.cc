@@ -265,6 +265,7 @@ TEST_F(GenerationTest, EchoComesFirstInEveryChoiceWithThePromptsLogprobs) {
   PullAll(*generation);
   EXPECT_FALSE(seen_.choices[1].finish.has_value());
   EXPECT_EQ(seen_.choices[1].prompt, "");
+  EXPECT_TRUE(generation->Arm()) << "what waits for the prompt is nothing to do";
   for (const TokenId token : {model_.begin_token(), TokenId{'h'}, TokenId{'i'}}) {
     scheduler::TokenEvent event;
     event.kind = scheduler::TokenEvent::Kind::kPromptToken;
