@@ -1,9 +1,13 @@
 """The HTTP front, from outside: shapes, bad input, and clients that misbehave."""
 
 import json
+import os
 import random
 import socket
+import ssl
 import struct
+import subprocess
+import tempfile
 import time
 import unittest
 
@@ -429,12 +433,48 @@ class LifeTest(unittest.TestCase):
                 self.assertIn("retry-after", headers)
         server.stop()
 
+    def test_tls(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        folder = folder.name
+        cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert, "-days",
+                        "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+                       check=True, capture_output=True)
+        server = Server("--device-option", SCRIPT_OPTION, "--tls-cert", cert, "--tls-key", key,
+                        wait=False)
+        context = ssl.create_default_context(cafile=cert)
+
+        def connect():
+            return context.wrap_socket(server.connect(), server_hostname="127.0.0.1")
+
+        def ready():
+            with connect() as sock:
+                sock.sendall(build("GET", "/health/ready"))
+                return Reader(sock).response()[0] == 200
+
+        until(ready, "the server does not get ready")
+        with connect() as sock:
+            reader = Reader(sock)
+            for stream in (True, False):
+                sock.sendall(build("POST", "/v1/completions", {
+                    "prompt": "x", "max_tokens": 50, "temperature": 0, "stream": stream}))
+                status, _, body = reader.response()
+                self.assertEqual(status, 200)
+            self.assertEqual(json.loads(body)["usage"]["completion_tokens"], 50)
+        with connect() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: t\r\nX: " + b"a" * 40000)
+            self.assertEqual(Reader(sock).response()[0], 431)
+        with server.connect() as plain:
+            plain.sendall(build("GET", "/health/live"))
+            self.assertNotIn(b"HTTP", plain.recv(100))
+        server.stop()
+
     def test_bad_command_lines(self):
         for arguments, text in [(["--http", "x:y:z"], "--http"), (["--no-such"], "--no-such"),
                                 (["--kv-type", "f64"], "--kv-type"),
                                 (["--tls-cert", "a"], "TLS"), (["--config", "/none"], "/none")]:
-            import os
-            import subprocess
             run = subprocess.run([os.environ["RETICLE"], "serve", *arguments], capture_output=True,
                                  timeout=60, check=False)
             self.assertEqual(run.returncode, 2, run.stderr)
