@@ -91,6 +91,12 @@ struct Generation::Impl : public scheduler::StreamListener {
   void Cancel();
 
   uint32_t PromptOf(uint32_t choice) const { return choice / request.n(); }
+  // The prompt's log-probabilities come with its first choice; the others wait for them.
+  bool WaitsForPrompt(uint32_t index) const {
+    const uint32_t first = index - index % request.n();
+    return request.prompt_logprobs().has_value() && index != first &&
+           !prompts[PromptOf(index)].complete && !choices[first].ended;
+  }
   size_t PullChoice(uint32_t index, ChunkSink& sink, size_t max_tokens);
   void TakePromptToken(uint32_t prompt, TokenEvent event, ChunkSink& sink);
   void CompletePrompt(uint32_t prompt, ChunkSink& sink);
@@ -172,12 +178,7 @@ Generation::Progress Generation::Impl::Pull(ChunkSink& sink, size_t max_tokens) 
 size_t Generation::Impl::PullChoice(uint32_t index, ChunkSink& sink, size_t max_tokens) {
   Choice& choice = choices[index];
   const uint32_t prompt = PromptOf(index);
-  // The prompt's log-probabilities come with the first choice; the others wait for them.
-  const bool carries_prompt = index % request.n() == 0 && request.prompt_logprobs().has_value();
-  if (request.prompt_logprobs().has_value() && !carries_prompt && !prompts[prompt].complete &&
-      !choices[index - index % request.n()].ended) {
-    return 0;
-  }
+  if (WaitsForPrompt(index)) return 0;
   std::array<TokenEvent, 32> events;
   size_t taken = 0;
   while (taken < max_tokens) {
@@ -383,8 +384,9 @@ void Generation::Impl::Fail(absl::Status failure) {
 
 bool Generation::Impl::Arm() {
   wake_pending.store(false, std::memory_order_release);
-  for (Choice& choice : choices) {
-    if (!choice.ended && !choice.stream->Arm()) return false;
+  for (uint32_t index = 0; index < choices.size(); ++index) {
+    if (choices[index].ended || WaitsForPrompt(index)) continue;
+    if (!choices[index].stream->Arm()) return false;
   }
   return true;
 }

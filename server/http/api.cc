@@ -181,6 +181,8 @@ absl::StatusOr<Reply> Ready(const ServerContext& context) {
   reply.status = lifecycle == Lifecycle::kReady ? 200 : 503;
   reply.body = R"({"status":)";
   AppendJsonString(reply.body, ServerContext::LifecycleName(lifecycle));
+  reply.body.append(R"(,"active_requests":)");
+  AppendInt(reply.body, context.active_generations());
   reply.body.push_back('}');
   if (reply.status == 503) reply.headers = "Retry-After: 2\r\n";
   return reply;
