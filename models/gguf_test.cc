@@ -410,6 +410,7 @@ TEST(GgufTest, ReadersMayShareAFile) {
   const auto file = GgufFile::Parse(bytes).value();
   std::vector<std::string> hashes(4);
   std::vector<std::thread> threads;
+  threads.reserve(hashes.size());
   for (std::string& hash : hashes) {
     threads.emplace_back([&file, &hash] {
       if (file->GetString("general.name").value() == "shared") hash = file->ContentHash().value();

@@ -91,11 +91,12 @@ void Decode(const BlockQ6_K& block, float* out) {
   for (int i = 0; i < 256; ++i) {
     const int half = i / 128;
     const int group = i % 128 / 32;
+    const int sub_block = i / 16;
     const int l = i % 32;
     const uint8_t low = block.low_bits[64 * half + 32 * (group % 2) + l];
     const uint8_t high = block.high_bits[32 * half + l];
     const int q = (group < 2 ? low & 15 : low >> 4) | (((high >> (2 * group)) & 3) << 4);
-    out[i] = scale * static_cast<float>(block.scales[i / 16]) * static_cast<float>(q - 32);
+    out[i] = scale * static_cast<float>(block.scales[sub_block]) * static_cast<float>(q - 32);
   }
 }
 

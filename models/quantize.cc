@@ -265,8 +265,9 @@ void Encode(std::span<const float> x, BlockQ6_K& block) {
   for (int i = 0; i < 256; ++i) {
     const int half = i / 128;
     const int group = i % 128 / 32;
+    const int sub_block = i / 16;
     const int l = i % 32;
-    const int q = QuantFor(x[i], scale * block.scales[i / 16], -32, 31) + 32;
+    const int q = QuantFor(x[i], scale * block.scales[sub_block], -32, 31) + 32;
     uint8_t& low = block.low_bits[64 * half + 32 * (group % 2) + l];
     uint8_t& high = block.high_bits[32 * half + l];
     low = static_cast<uint8_t>(low | ((q & 15) << (group < 2 ? 0 : 4)));
