@@ -77,8 +77,8 @@ void PrintInvitation(const http::HttpServer* http, const Front* grpc, const std:
   }
   if (grpc != nullptr) {
     std::printf(
-        "  grpcurl -plaintext -d '{\"model\":\"%s\",\"text\":\"Hello\",\"max_tokens\":32}' %s "
-        "reticle.v1.InferenceService/Generate\n",
+        "  grpcurl -plaintext -d '{\"model\":\"%s\",\"prompt\":\"Hello\"}' %s "
+        "reticle.v1.InferenceService/GenerateStream\n",
         model.c_str(), grpc->address().c_str());
   }
   std::fflush(stdout);
