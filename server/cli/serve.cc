@@ -146,7 +146,7 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   const int64_t give_up_ns =
       Clock::Monotonic().NowNanos() + options.drain_timeout_s * 1'000'000'000;
   while (busy() > 0 && Clock::Monotonic().NowNanos() < give_up_ns) {
-    if (signals.Wait(kPollNs)) {
+    if (signals.Wait(kPollNs) && busy() > 0) {
       LogWarning("second signal: %d requests are cut off", busy());
       _exit(130);
     }

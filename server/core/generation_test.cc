@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <map>
 #include <utility>
 
 #include "base/status.h"
@@ -144,10 +145,12 @@ TEST_F(GenerationTest, StopStringsAreFoundHoweverTokensCutThem) {
   // Every way to cut this text into tokens, with and without the stop string in the output.
   const std::string text = "a\xc3\xa9<<end>>z";
   const std::string kept = "a\xc3\xa9<";
-  std::vector<std::vector<TokenId>> tokens(text.size(), std::vector<TokenId>(text.size() + 1));
+  std::map<std::string, TokenId> tokens;
   for (size_t begin = 0; begin < text.size(); ++begin) {
-    for (size_t end = begin + 1; end <= text.size(); ++end) {
-      tokens[begin][end] = model_.Add(text.substr(begin, end - begin));
+    tokens[text.substr(begin, 1)] = static_cast<unsigned char>(text[begin]);
+    for (size_t end = begin + 2; end <= text.size(); ++end) {
+      const std::string part = text.substr(begin, end - begin);
+      if (!tokens.contains(part)) tokens[part] = model_.Add(part);
     }
   }
   Build();
@@ -162,7 +165,7 @@ TEST_F(GenerationTest, StopStringsAreFoundHoweverTokensCutThem) {
       size_t begin = 0;
       for (size_t end = 1; end <= text.size(); ++end) {
         if (end < text.size() && (cuts >> (end - 1) & 1) == 0) continue;
-        PushToken(ring, tokens[begin][end]);
+        PushToken(ring, tokens.at(text.substr(begin, end - begin)));
         begin = end;
       }
       seen_ = Recorder();

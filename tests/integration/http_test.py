@@ -143,10 +143,6 @@ class HttpTest(unittest.TestCase):
         status, _, reply = self.complete(echo=True, logprobs=0, max_tokens=0)
         self.assertEqual((status, reply["choices"][0]["text"]), (200, "hi"))
 
-    def test_logit_bias(self):
-        _, _, reply = self.complete(logit_bias={str(ord("Z")): 100}, max_tokens=3)
-        self.assertEqual(reply["choices"][0]["text"], "ZZZ")
-
     def test_tokenize_and_back(self):
         _, _, reply = self.server.post("/tokenize", {"model": "tiny", "prompt": "h\u00e9"})
         self.assertEqual(reply["tokens"], [BEGIN, 104, 0xC3, 0xA9])
@@ -392,7 +388,7 @@ class LifeTest(unittest.TestCase):
                                dict(LONG, max_tokens=1000, stream=True)))
             first = sock.recv(20, socket.MSG_PEEK)
             self.assertTrue(first)
-            server.process.terminate()
+            server.terminate()
             self.assertEqual(idle.recv(1), b"", "an idle connection is closed")
 
             def state():
@@ -433,6 +429,21 @@ class LifeTest(unittest.TestCase):
                 self.assertIn("retry-after", headers)
         server.stop()
 
+    def test_sampling_reaches_the_device(self):
+        server = Server()
+
+        def text(**fields):
+            body = {"prompt": "hi", "max_tokens": 12, "seed": 1, **fields}
+            _, _, reply = server.post("/v1/completions", body)
+            return reply["choices"][0]["text"]
+
+        self.assertEqual(text(logit_bias={str(ord("Z")): 100}), "Z" * 12)
+        self.assertEqual(text(), text())
+        self.assertNotEqual(text(), text(seed=2))
+        self.assertEqual(text(temperature=0, seed=1), text(temperature=0, seed=2))
+        self.assertEqual(text(temperature=0), text(top_k=1))
+        server.stop()
+
     def test_tls(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -459,7 +470,8 @@ class LifeTest(unittest.TestCase):
             reader = Reader(sock)
             for stream in (True, False):
                 sock.sendall(build("POST", "/v1/completions", {
-                    "prompt": "x", "max_tokens": 50, "temperature": 0, "stream": stream}))
+                    "prompt": "x", "max_tokens": 50, "ignore_eos": True, "temperature": 0,
+                    "stream": stream}))
                 status, _, body = reader.response()
                 self.assertEqual(status, 200)
             self.assertEqual(json.loads(body)["usage"]["completion_tokens"], 50)

@@ -28,6 +28,7 @@ class Server:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(command + list(arguments), stdout=subprocess.PIPE,
                                         stderr=self.log)
+        self.terminated = False
         self.port = None
         line = self._read_line()
         match = re.match(r"HTTP  https?://127\.0\.0\.1:(\d+)", line)
@@ -52,9 +53,13 @@ class Server:
                 return
             time.sleep(0.02)
 
+    def terminate(self):
+        self.terminated = True
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self, expect=0):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        if not self.terminated and self.process.poll() is None:
+            self.terminate()
         status = self.process.wait(60)
         self.process.stdout.close()
         errors = self.errors()
