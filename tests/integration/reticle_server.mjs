@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-const binary = process.env.RETICLE_BINARY ?? 'build/release/bin/reticle';
+const binary = process.env.RETICLE ?? 'build/release/reticle';
 
 export class Server {
   // Resolves when /health/ready answers 200.
