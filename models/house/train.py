@@ -160,12 +160,12 @@ def make_batches(documents, rng, batch_tokens):
 
 def training_batches(texts, tokenizer):
     """Returns the batches of all phases in order, and the rate at each."""
-    documents = texts.documents(r.CORPUS_SEED, r.DOCUMENTS)
-    rng, batches, rates = random.Random(r.CORPUS_SEED), [], []
-    for count, batch_tokens, cut_share, first, last in r.PHASES:
-        cuts = random.Random(r.CORPUS_SEED + 1)
+    rng, batches, rates, streams = random.Random(r.ORDER_SEED), [], [], {}
+    for seed, count, unknown_share, batch_tokens, cut_share, first, last in r.PHASES:
+        stream = streams.setdefault(seed, texts.documents(seed, sys.maxsize, unknown_share))
+        cuts = random.Random(r.ORDER_SEED + 1)
         encoded = [encode_document(d, tokenizer, r.CUT if cuts.random() < cut_share else 0)
-                   for d in itertools.islice(documents, count)]
+                   for d in itertools.islice(stream, count)]
         phase = make_batches(encoded, rng, batch_tokens)
         rates += [last + (first - last) * 0.5 * (1 + math.cos(math.pi * k / len(phase))) for k in range(len(phase))]
         batches += phase

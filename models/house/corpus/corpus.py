@@ -200,6 +200,9 @@ class Corpus:
         contexts = [line.partition(" ") for line in read_lines("contexts.txt")]
         self.before = [text for kind, _, text in contexts if kind == "before"]
         self.after = [text for kind, _, text in contexts if kind == "after"]
+        self.unknown_share = 0.24
+        self.held_out = {normalise(line.partition(" => ")[0])
+                         for line in read_lines(os.path.join("..", "eval", "questions.txt")) if " => " in line}
         self.draws = [i.draw for i in self.intents]
         self.by_topic = {}
         for intent in self.intents:
@@ -272,8 +275,8 @@ class Corpus:
         return rng.choices(self.intents, self.draws)[0]
 
     def turn(self, rng):
-        """One question that stands alone; returns (intent or None, question, answer)."""
-        if rng.random() < 0.24:
+        """One question that stands alone; returns (intent, question, answer)."""
+        if rng.random() < self.unknown_share:
             intent = self.unknown
         else:
             intent = self._known(rng)
@@ -319,17 +322,23 @@ class Corpus:
         picked = rng.sample(group, min(len(group), rng.choice((1, 2, 3)))) or [self.intents[0]]
         return " ".join(rng.choice(i.answers) for i in picked)
 
-    def documents(self, seed, count):
-        """Yields `count` documents: ("prose", text) or ("chat", system, messages)."""
+    def documents(self, seed, count, unknown_share=0.24):
+        """Yields up to `count` documents: ("prose", text) or ("chat", system, messages).
+        A chat in which a held-out question of the evaluation came up by chance is left out."""
         rng = random.Random(seed)
         for _ in range(count):
-            roll = rng.random()
-            if roll < 0.05:
-                yield ("prose", self.paragraph(rng))
-            elif roll < 0.056:
-                yield ("chat",) + self.chat(rng, turns=rng.randrange(8, 36))
-            else:
-                yield ("chat",) + self.chat(rng)
+            self.unknown_share = unknown_share
+            document = self._document(rng)
+            if document[0] == "prose" or not any(normalise(q) in self.held_out for q, _ in document[2]):
+                yield document
+
+    def _document(self, rng):
+        roll = rng.random()
+        if roll < 0.05:
+            return ("prose", self.paragraph(rng))
+        if roll < 0.056:
+            return ("chat",) + self.chat(rng, turns=rng.randrange(8, 36))
+        return ("chat",) + self.chat(rng)
 
 
 def keywords(text, rng):

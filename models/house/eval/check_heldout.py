@@ -1,9 +1,6 @@
 #!/usr/bin/python3
-"""Asserts that no held-out question, normalised, occurs in the training documents.
-
-Usage: check_heldout.py [--seed N --documents N]; the defaults are those of train.py.
-"""
-import argparse
+"""Asserts that no held-out question, normalised, occurs in the documents that train.py reads."""
+import itertools
 import os
 import sys
 
@@ -16,23 +13,23 @@ import recipe  # noqa: E402
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=recipe.CORPUS_SEED)
-    parser.add_argument("--documents", type=int, default=recipe.DOCUMENTS)
-    args = parser.parse_args()
     held_out = {corpus.normalise(q.text): q.text for q in evaluate.read_questions()}
     if len(held_out) != 100:
         sys.exit("expected 100 different questions, found %d" % len(held_out))
-    seen, leaked = set(), set()
-    for document in corpus.Corpus().documents(args.seed, args.documents):
+    texts, totals, seen, leaked = corpus.Corpus(), {}, set(), set()
+    for seed, count, unknown_share, *_ in recipe.PHASES:
+        totals[seed, unknown_share] = totals.get((seed, unknown_share), 0) + count
+    streams = [texts.documents(recipe.TOKENIZER_SEED, recipe.TOKENIZER_DOCUMENTS)]
+    streams += [texts.documents(seed, count, share) for (seed, share), count in totals.items()]
+    for document in itertools.chain(*streams):
         if document[0] == "chat":
             for question, _ in document[2]:
                 key = corpus.normalise(question)
                 seen.add(key)
                 if key in held_out:
                     leaked.add(key)
-    print("%d documents hold %d different questions; %d of the 100 held-out questions are among them"
-          % (args.documents, len(seen), len(leaked)))
+    print("the documents hold %d different questions; %d of the 100 held-out questions are among them"
+          % (len(seen), len(leaked)))
     for key in sorted(leaked):
         print("  in the corpus:", held_out[key])
     sys.exit(1 if leaked else 0)
