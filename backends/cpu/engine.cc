@@ -251,6 +251,8 @@ void Engine::PlanDecodes() {
     AddTokens(*sequence, {&sequence->sampled, 1}, position, part);
     batch_.back().wants_logits = true;
     AddRow(*sequence, position + 1).samples = true;
+    // Penalties count what is fed; those of an item's history are counted already.
+    sequence->sampling.Append({&sequence->sampled, 1}, position);
     parts_.push_back(part);
   }
 }
@@ -293,6 +295,9 @@ void Engine::PlanPrefills() {
     }
     part.row_count = static_cast<uint32_t>(row_count_) - part.first_row;
     parts_.push_back(part);
+    if (part.item_done && sequence->sampling.is_set()) {
+      sequence->sampling.Append(item.tokens, item.position);
+    }
     item.fed += static_cast<uint32_t>(count);
     budget -= count;
   }
@@ -328,7 +333,7 @@ void Engine::Commit(uint64_t step_ns) {
   for (const Part& part : parts_) {
     part.sequence->in_step = false;
     part.sequence->busy_ns += step_ns * part.token_count / batch_.size();
-    (part.is_decode ? counters_.decode_tokens : counters_.prefill_tokens) += part.token_count;
+    if (!part.is_decode) counters_.prefill_tokens += part.token_count;
     CommitPart(part);
   }
 }
@@ -341,9 +346,7 @@ void Engine::CommitPart(const Part& part) {
     return;
   }
   const std::span<const Row> rows(rows_.data() + part.first_row, part.row_count);
-  // Tokens of the sequence itself, for its penalties; those of the item's history count already.
   if (part.is_decode) {
-    sequence.sampling.Append({&sequence.sampled, 1}, sequence.view.next_position);
     ++sequence.view.next_position;
   } else {
     Item& item = sequence.items.front();
@@ -358,7 +361,6 @@ void Engine::CommitPart(const Part& part) {
       Push(sequence, completion, row.score.top);
     }
     if (!part.item_done) return;
-    if (sequence.sampling.is_set()) sequence.sampling.Append(item.tokens, item.position);
     reticle_completion completion{};
     completion.kind = RETICLE_COMPLETION_PREFILL;
     completion.position = item.position + item.fed - 1;
@@ -377,6 +379,7 @@ void Engine::CommitSample(Sequence& sequence, const Row& row) {
         std::string_view(message.data(), message.size()));
     return;
   }
+  ++counters_.decode_tokens;
   sequence.mask.clear();
   sequence.sampled = row.sample.result.token;
   sequence.view.has_sampled = true;
