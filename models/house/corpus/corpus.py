@@ -10,7 +10,8 @@ Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, unknown.txt
   a: TEXT        one of the right answers
   more: TEXT     an answer to "tell me more"
 A document is prose, or a chat: (system text or "", [(user, assistant), ...]).
-synonyms.txt and contexts.txt then vary the wording of any question, known or unknown alike.
+synonyms.txt and contexts.txt then vary the wording of any question, known or unknown alike. With `noise`, that share of
+the questions also loses, moves and gains words (words.txt), or is two questions of one intent in a row.
 Everything is a pure function of the seed.
 """
 import os
@@ -200,7 +201,8 @@ class Corpus:
         contexts = [line.partition(" ") for line in read_lines("contexts.txt")]
         self.before = [text for kind, _, text in contexts if kind == "before"]
         self.after = [text for kind, _, text in contexts if kind == "after"]
-        self.unknown_share = 0.24
+        self.unknown_share, self.noise = 0.24, 0.0
+        self.words = [w for line in read_lines("words.txt") if not line.startswith("#") for w in line.split()]
         self.held_out = {normalise(line.partition(" => ")[0])
                          for line in read_lines(os.path.join("..", "eval", "questions.txt")) if " => " in line}
         self.draws = [i.draw for i in self.intents]
@@ -280,7 +282,13 @@ class Corpus:
             intent = self.unknown
         else:
             intent = self._known(rng)
-        question = self._style(self._question(intent, rng), rng)
+        question = self._question(intent, rng)
+        if self.noise and rng.random() < self.noise:
+            if rng.random() < 0.2:
+                question += rng.choice((". ", "? ", ", ", " and ", ": ")) + self._question(intent, rng)
+            else:
+                question = scramble(question, self.words, rng)
+        question = self._style(question, rng)
         return intent, question, rng.choice(intent.answers)
 
     def _followup(self, intent, rng):
@@ -322,12 +330,12 @@ class Corpus:
         picked = rng.sample(group, min(len(group), rng.choice((1, 2, 3)))) or [self.intents[0]]
         return " ".join(rng.choice(i.answers) for i in picked)
 
-    def documents(self, seed, count, unknown_share=0.24):
+    def documents(self, seed, count, unknown_share=0.24, noise=0.0):
         """Yields up to `count` documents: ("prose", text) or ("chat", system, messages).
         A chat in which a held-out question of the evaluation came up by chance is left out."""
         rng = random.Random(seed)
         for _ in range(count):
-            self.unknown_share = unknown_share
+            self.unknown_share, self.noise = unknown_share, noise
             document = self._document(rng)
             if document[0] == "prose" or not any(normalise(q) in self.held_out for q, _ in document[2]):
                 yield document
@@ -347,6 +355,22 @@ def keywords(text, rng):
     if rng.random() < 0.5:
         rng.shuffle(words)
     return " ".join(words)
+
+
+def scramble(text, words, rng):
+    """Drops, adds and moves words, more often those that carry little."""
+    out = []
+    for word in text.split():
+        if rng.random() >= (0.25 if word.lower() in FUNCTION_WORDS else 0.06):
+            out.append(word)
+        if rng.random() < 0.15:
+            out.append(rng.choice(words))
+    if len(out) > 3 and rng.random() < 0.3:
+        k = rng.randrange(1, len(out))
+        out = out[k:] + out[:k]
+    if rng.random() < 0.2:
+        out = [rng.choice(words) for _ in range(rng.randrange(1, 4))] + out
+    return " ".join(out) or text
 
 
 def typo(text, rng):
