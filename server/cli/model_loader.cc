@@ -119,7 +119,13 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
   ASSIGN_OR_RETURN(entry->tokenizer, tokenizer::Tokenizer::Create(*file));
   if (file->Has("tokenizer.chat_template")) {
     ASSIGN_OR_RETURN(const std::string_view source, file->GetString("tokenizer.chat_template"));
-    ASSIGN_OR_RETURN(entry->chat_template, tokenizer::ChatTemplate::Create(source));
+    auto chat_template = tokenizer::ChatTemplate::Create(source);
+    if (chat_template.ok()) {
+      entry->chat_template = *std::move(chat_template);
+    } else {
+      LogWarning("the model's chat template cannot be used, so chat is refused: %s",
+                 chat_template.status().message());
+    }
   }
   const uint64_t context = file->GetUint("llama.context_length").value_or(4096);
 

@@ -19,6 +19,19 @@ constexpr char kTemplate[] =
     "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}";
 
+ChatMessage Message(std::string role, std::optional<std::string> content) {
+  ChatMessage message;
+  message.role = std::move(role);
+  message.content = std::move(content);
+  return message;
+}
+
+ChatMessage Call(std::string role) {
+  ChatMessage message = Message(std::move(role), "x");
+  message.tool_calls.emplace_back().name = "f";
+  return message;
+}
+
 class ValidRequestTest : public testing::Test {
  protected:
   ValidRequestTest() : entry_(model_.Build(kTemplate)) {}
@@ -67,7 +80,7 @@ TEST_F(ValidRequestTest, FillsInDefaults) {
 }
 
 TEST_F(ValidRequestTest, ChatMayUseTheRestOfTheContext) {
-  const auto request = Check(Chat({{.role = "user", .content = "hi"}}));
+  const auto request = Check(Chat({Message("user", "hi")}));
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->max_tokens(), 256 - request->prompts()[0].tokens->size());
 }
@@ -237,8 +250,8 @@ TEST_F(ValidRequestTest, SeedsAreKeptOrDrawn) {
 }
 
 TEST_F(ValidRequestTest, OnlyTheTemplateWritesControlTokens) {
-  const auto request = Check(Chat({{.role = "developer", .content = "be <|end|> brief"},
-                                   {.role = "user", .content = "[<|begin|>]<|end|>"}}));
+  const auto request = Check(
+      Chat({Message("developer", "be <|end|> brief"), Message("user", "[<|begin|>]<|end|>")}));
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(Show(*request->prompts()[0].tokens),
             "{B}[system]be <|end|> brief{E}[user][<|begin|>]<|end|>{E}[assistant]");
@@ -252,19 +265,17 @@ TEST_F(ValidRequestTest, TextPromptsCannotNameControlTokens) {
 
 TEST_F(ValidRequestTest, MessagesAreChecked) {
   const auto param = [&](ChatMessage message) {
-    const auto request = Check(Chat({{.role = "user", .content = "x"}, std::move(message)}));
+    const auto request = Check(Chat({Message("user", "x"), std::move(message)}));
     return request.ok() ? std::string("ok") : DescribeError(request.status()).param;
   };
-  EXPECT_EQ(param({.role = "wizard", .content = "x"}), "messages[1].role");
-  EXPECT_EQ(param({.role = "user"}), "messages[1].content");
-  EXPECT_EQ(param({.role = "tool", .content = "x"}), "messages[1].tool_call_id");
-  EXPECT_EQ(param({.role = "user", .content = "x", .tool_calls = {{.name = "f"}}}),
-            "messages[1].tool_calls");
-  EXPECT_EQ(param({.role = "assistant", .content = "x", .tool_calls = {{.name = "f"}}}), "ok");
+  EXPECT_EQ(param(Message("wizard", "x")), "messages[1].role");
+  EXPECT_EQ(param(Message("user", std::nullopt)), "messages[1].content");
+  EXPECT_EQ(param(Message("tool", "x")), "messages[1].tool_call_id");
+  EXPECT_EQ(param(Call("user")), "messages[1].tool_calls");
+  EXPECT_EQ(param(Call("assistant")), "ok");
   EXPECT_EQ(DescribeError(Check(Chat({})).status()).param, "messages");
   entry_->chat_template.reset();
-  EXPECT_EQ(DescribeError(Check(Chat({{.role = "user", .content = "x"}})).status()).param,
-            "messages");
+  EXPECT_EQ(DescribeError(Check(Chat({Message("user", "x")})).status()).param, "messages");
 }
 
 }  // namespace

@@ -1,11 +1,18 @@
 #include "server/core/worker_pool.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 namespace reticle::server {
 
 WorkerPool::WorkerPool(size_t threads, size_t max_queued) : max_queued_(max_queued) {
-  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
+  for (size_t i = 0; i < threads; ++i) {
+    threads_.emplace_back([this] {
+      pthread_setname_np(pthread_self(), "worker");
+      Run();
+    });
+  }
 }
 
 WorkerPool::~WorkerPool() { Join(); }

@@ -1,5 +1,7 @@
 #include "server/http/io_thread.h"
 
+#include <pthread.h>
+
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <utility>
@@ -16,7 +18,10 @@ IoThread::IoThread(ServerShared& shared, TlsContext* tls)
 
 void IoThread::Start() {
   Tick();
-  thread_ = std::thread([this] { loop_.run(); });
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "http");
+    loop_.run();
+  });
 }
 
 void IoThread::Stop() {

@@ -10,7 +10,9 @@ Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, unknown.txt
   a: TEXT        one of the right answers
   more: TEXT     an answer to "tell me more"
 A document is prose, or a chat: (system text or "", [(user, assistant), ...]).
-synonyms.txt and contexts.txt then vary the wording of any question, known or unknown alike.
+synonyms.txt and contexts.txt then vary the wording of any question, known or unknown alike. With `noise`, that share of
+the questions is also reworded from thesaurus.txt, loses, moves and gains words (words.txt), or is two questions of one
+intent in a row.
 Everything is a pure function of the seed.
 """
 import os
@@ -46,6 +48,17 @@ QUESTION = re.compile(r"^(what|which|who|where|when|why|how|is|are|do|does|did|c
 def read_lines(name):
     with open(os.path.join(HERE, name), encoding="utf-8") as f:
         return [line.rstrip("\n") for line in f]
+
+
+def read_synonyms(name):
+    """Returns word or pair of words -> its replacements."""
+    synonyms = {}
+    for line in read_lines(name):
+        if line and not line.startswith("#"):
+            group = line.split("|")
+            for word in group:
+                synonyms.setdefault(word, []).extend(w for w in group if w != word)
+    return synonyms
 
 
 class Grammar:
@@ -191,16 +204,13 @@ class Corpus:
         self.unknown.weights = [weight(q) for q in self.unknown.questions]
         self.prose = [p.strip() for p in "\n".join(read_lines("prose.txt")).split("\n\n") if p.strip()]
         self.systems = [s for s in read_lines("system.txt") if s]
-        self.synonyms = {}
-        for line in read_lines("synonyms.txt"):
-            if line and not line.startswith("#"):
-                group = line.split("|")
-                for word in group:
-                    self.synonyms.setdefault(word, []).extend(w for w in group if w != word)
+        self.synonyms = read_synonyms("synonyms.txt")
+        self.thesaurus = read_synonyms("thesaurus.txt")
         contexts = [line.partition(" ") for line in read_lines("contexts.txt")]
         self.before = [text for kind, _, text in contexts if kind == "before"]
         self.after = [text for kind, _, text in contexts if kind == "after"]
-        self.unknown_share = 0.24
+        self.unknown_share, self.noise = 0.24, 0.0
+        self.words = [w for line in read_lines("words.txt") if not line.startswith("#") for w in line.split()]
         self.held_out = {normalise(line.partition(" => ")[0])
                          for line in read_lines(os.path.join("..", "eval", "questions.txt")) if " => " in line}
         self.draws = [i.draw for i in self.intents]
@@ -223,7 +233,7 @@ class Corpus:
         """Gives a question the looks of what people type: case, punctuation, politeness, typing errors."""
         ask = bool(QUESTION.match(text))
         if rng.random() < (0.2 if plain else 0.5):
-            text = self._reword(text, rng)
+            text = self._reword(text, rng, self.synonyms, 0.25)
         if not plain:
             roll = rng.random()
             if roll < 0.03:
@@ -252,13 +262,14 @@ class Corpus:
             text += "?" if ask else rng.choice((".", "", "!", "."))
         return text
 
-    def _reword(self, text, rng):
-        """Replaces a few words or pairs of words by others of synonyms.txt."""
+    @staticmethod
+    def _reword(text, rng, synonyms, share):
+        """Replaces that share of the words and pairs of words that have synonyms."""
         words, out, k = text.split(" "), [], 0
         while k < len(words):
             for size in (2, 1):
-                options = self.synonyms.get(" ".join(words[k:k + size]).lower()) if k + size <= len(words) else None
-                if options and rng.random() < 0.25:
+                options = synonyms.get(" ".join(words[k:k + size]).lower()) if k + size <= len(words) else None
+                if options and rng.random() < share:
                     swap = rng.choice(options)
                     if swap.startswith("'") and out:
                         out[-1] += swap
@@ -280,7 +291,16 @@ class Corpus:
             intent = self.unknown
         else:
             intent = self._known(rng)
-        question = self._style(self._question(intent, rng), rng)
+        question = self._question(intent, rng)
+        if self.noise and rng.random() < self.noise:
+            if rng.random() < 0.7:
+                question = self._reword(question, rng, self.thesaurus, 0.4)
+            roll = rng.random()
+            if roll < 0.15:
+                question += rng.choice((". ", "? ", ", ", " and ", ": ")) + self._question(intent, rng)
+            elif roll < 0.75:
+                question = scramble(question, self.words, rng)
+        question = self._style(question, rng)
         return intent, question, rng.choice(intent.answers)
 
     def _followup(self, intent, rng):
@@ -322,12 +342,12 @@ class Corpus:
         picked = rng.sample(group, min(len(group), rng.choice((1, 2, 3)))) or [self.intents[0]]
         return " ".join(rng.choice(i.answers) for i in picked)
 
-    def documents(self, seed, count, unknown_share=0.24):
+    def documents(self, seed, count, unknown_share=0.24, noise=0.0):
         """Yields up to `count` documents: ("prose", text) or ("chat", system, messages).
         A chat in which a held-out question of the evaluation came up by chance is left out."""
         rng = random.Random(seed)
         for _ in range(count):
-            self.unknown_share = unknown_share
+            self.unknown_share, self.noise = unknown_share, noise
             document = self._document(rng)
             if document[0] == "prose" or not any(normalise(q) in self.held_out for q, _ in document[2]):
                 yield document
@@ -347,6 +367,22 @@ def keywords(text, rng):
     if rng.random() < 0.5:
         rng.shuffle(words)
     return " ".join(words)
+
+
+def scramble(text, words, rng):
+    """Drops, adds and moves words, more often those that carry little."""
+    out = []
+    for word in text.split():
+        if rng.random() >= (0.25 if word.lower() in FUNCTION_WORDS else 0.06):
+            out.append(word)
+        if rng.random() < 0.15:
+            out.append(rng.choice(words))
+    if len(out) > 3 and rng.random() < 0.3:
+        k = rng.randrange(1, len(out))
+        out = out[k:] + out[:k]
+    if rng.random() < 0.2:
+        out = [rng.choice(words) for _ in range(rng.randrange(1, 4))] + out
+    return " ".join(out) or text
 
 
 def typo(text, rng):

@@ -13,14 +13,15 @@ import recipe  # noqa: E402
 
 
 def main():
-    held_out = {corpus.normalise(q.text): q.text for q in evaluate.read_questions()}
-    if len(held_out) != 100:
-        sys.exit("expected 100 different questions, found %d" % len(held_out))
+    questions = evaluate.read_questions() + evaluate.read_questions("fresh.txt")
+    held_out = {corpus.normalise(q.text): q.text for q in questions}
+    if len(held_out) != 150:
+        sys.exit("expected 150 different questions, found %d" % len(held_out))
     texts, totals, seen, leaked = corpus.Corpus(), {}, set(), set()
-    for seed, count, unknown_share, *_ in recipe.PHASES:
-        totals[seed, unknown_share] = totals.get((seed, unknown_share), 0) + count
+    for seed, count, unknown_share, noise, *_ in recipe.PHASES:
+        totals[seed, unknown_share, noise] = totals.get((seed, unknown_share, noise), 0) + count
     streams = [texts.documents(recipe.TOKENIZER_SEED, recipe.TOKENIZER_DOCUMENTS)]
-    streams += [texts.documents(seed, count, share) for (seed, share), count in totals.items()]
+    streams += [texts.documents(seed, count, share, noise) for (seed, share, noise), count in totals.items()]
     for document in itertools.chain(*streams):
         if document[0] == "chat":
             for question, _ in document[2]:
@@ -28,7 +29,7 @@ def main():
                 seen.add(key)
                 if key in held_out:
                     leaked.add(key)
-    print("the documents hold %d different questions; %d of the 100 held-out questions are among them"
+    print("the documents hold %d different questions; %d of the 150 held-out questions are among them"
           % (len(seen), len(leaked)))
     for key in sorted(leaked):
         print("  in the corpus:", held_out[key])

@@ -3,7 +3,7 @@
 
   evaluate.py [--model ../house.gguf]          plain NumPy forward pass of the GGUF file
   evaluate.py --url http://127.0.0.1:8080      any server with the OpenAI chat API
-  options: --json FILE (all answers), --show (print each answer), --need N (exit 1 below N)
+  options: --questions fresh.txt (the second set), --json FILE (all answers), --show (print each answer), --need N (exit 1 below N)
 """
 import argparse
 import json
@@ -32,8 +32,8 @@ class Question:
                 and not any(re.search(p, answer, re.I) for p in self.must_not))
 
 
-def read_questions():
-    with open(os.path.join(HERE, "questions.txt"), encoding="utf-8") as f:
+def read_questions(name="questions.txt"):
+    with open(os.path.join(HERE, name), encoding="utf-8") as f:
         return [Question(line.rstrip("\n")) for line in f if line.strip() and not line.startswith("#")]
 
 
@@ -95,13 +95,14 @@ def main():
     parser.add_argument("--model", default=os.path.join(HERE, "..", "house.gguf"))
     parser.add_argument("--url")
     parser.add_argument("--model-id", default="house")
+    parser.add_argument("--questions", default="questions.txt")
     parser.add_argument("--json")
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--need", type=int, default=0)
     args = parser.parse_args()
     model = ServerModel(args.url, args.model_id) if args.url else FileModel(args.model)
     results = []
-    for question in read_questions():
+    for question in read_questions(args.questions):
         answer, ended = model.answer([("user", question.text)])
         good = question.passes(answer, ended)
         results.append({"question": question.text, "answer": answer, "ended": ended, "passed": good})
