@@ -69,7 +69,7 @@ class BlockPool {
     uint32_t block_count = 0;   // at least 1
     uint32_t block_tokens = 0;  // at least 1
     // The key of the hash: {0, 0} draws one from the system.
-    Hash128 key;
+    Hash128 key = {};
   };
   struct Match {
     uint32_t blocks = 0;

@@ -340,7 +340,9 @@ void Bench::CheckToken(const Sequence& sequence, const reticle_completion& compl
     EXPECT_EQ(completion.credits_left, 0u);
   } else if (sampled <= sequence.granted) {
     EXPECT_LE(completion.credits_left, sequence.granted - sampled);
-    if (sequence.grants == 1) EXPECT_EQ(completion.credits_left, sequence.granted - sampled);
+    if (sequence.grants == 1) {
+      EXPECT_EQ(completion.credits_left, sequence.granted - sampled);
+    }
   }
 }
 
@@ -349,7 +351,9 @@ void Bench::CheckLogprobs(const reticle_completion& completion, uint32_t top_cou
   EXPECT_GE(completion.rank, 1u);
   EXPECT_LE(completion.rank, caps_.vocab_size);
   ASSERT_EQ(completion.top_count, std::min(top_count, caps_.vocab_size));
-  if (top_count > 0) ASSERT_NE(completion.top, nullptr);
+  if (top_count > 0) {
+    ASSERT_NE(completion.top, nullptr);
+  }
   double sum = 0;
   for (uint32_t i = 0; i < completion.top_count; ++i) {
     const reticle_token_logprob& entry = completion.top[i];
@@ -383,7 +387,9 @@ void Bench::CheckEnd(const Sequence& sequence, const reticle_completion& complet
     case RETICLE_FINISH_ERROR:
       EXPECT_NE(completion.status, RETICLE_OK);
       EXPECT_TRUE(completion.message != nullptr && completion.message[0] != '\0');
-      if (sequence.was_reset) EXPECT_EQ(completion.status, RETICLE_ABORTED);
+      if (sequence.was_reset) {
+        EXPECT_EQ(completion.status, RETICLE_ABORTED);
+      }
       break;
     default:
       ADD_FAILURE() << "a completion of unknown finish " << completion.finish;

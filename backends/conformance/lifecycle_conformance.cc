@@ -255,7 +255,9 @@ TEST(LifecycleConformance, DevicesAreIndependentAndStartAfreshWhenReopened) {
     const uint64_t busy = other.Start(Simple(other, 10, 3, 20));
     other.Pump();
     const Output output = bench.Run(Simple(bench, 10, 2, 8));
-    if (i > 0) EXPECT_EQ(output.tokens, tokens);
+    if (i > 0) {
+      EXPECT_EQ(output.tokens, tokens);
+    }
     tokens = output.tokens;
     ASSERT_TRUE(other.PumpUntil([&] { return other.IsSpent(busy); }));
   }

@@ -203,7 +203,9 @@ TEST_F(StructsConformance, CompletionsAreWrittenAtTheHostsStride) {
           EXPECT_EQ(completion.sequence, 7u);
           EXPECT_EQ(completion.kind, seen == 0 ? uint32_t{RETICLE_COMPLETION_PREFILL}
                                                : uint32_t{RETICLE_COMPLETION_TOKEN});
-          if (seen == 1) EXPECT_EQ(completion.token, expected[0]);
+          if (seen == 1) {
+            EXPECT_EQ(completion.token, expected[0]);
+          }
           ++seen;
         }
         EXPECT_TRUE(std::all_of(at + filled, at + stride,

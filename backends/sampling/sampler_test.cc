@@ -258,9 +258,33 @@ TEST(SamplerTest, AgreesWithTheReferenceOnRandomParameters) {
     ASSERT_TRUE(sampled.ok()) << sampled.status();
     const std::vector<uint32_t> kept = ReferenceKept(adjusted, params);
     if (sampled->token != ReferenceDraw(adjusted, kept, params, position)) ++different;
-    if (params.temperature == 0) ASSERT_EQ(sampled->token, kept.front());
+    if (params.temperature == 0) {
+      ASSERT_EQ(sampled->token, kept.front());
+    }
   }
   EXPECT_LE(different, kCases / 300);
+}
+
+TEST(SamplerTest, EarlierCallsLeaveNoTrace) {
+  std::mt19937 random(8);
+  Sampler used(700);
+  for (int i = 0; i < 300; ++i) {
+    const std::vector<float> logits = RandomLogits(random, 700, i % 2 == 0 ? 0.2f : 4.0f);
+    reticle_sampling params = Params();
+    params.temperature = i % 5 == 0 ? 0.0f : 1.5f;
+    params.top_k = i % 3 == 0 ? 40 : 0;
+    params.top_p = i % 4 == 0 ? 1.0f : 0.9f;
+    params.logprobs = i % 7;
+    params.seed = random();
+    SequenceSampling sequence;
+    sequence.Set(params);
+    Sampler fresh(700);
+    const SampledToken expected = *fresh.Sample(logits, sequence, i);
+    const SampledToken got = *used.Sample(logits, sequence, i);
+    ASSERT_EQ(got.token, expected.token);
+    ASSERT_EQ(got.logprob, expected.logprob);
+    ASSERT_EQ(got.rank, expected.rank);
+  }
 }
 
 TEST(SamplerTest, CountsKeptStepByStepEqualThoseOfTheWholeHistory) {

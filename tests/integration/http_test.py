@@ -30,7 +30,7 @@ class HttpTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server("--device-option", SCRIPT_OPTION, "--device-option", "step_ns=200000",
+        cls.server = Server("--device-option", SCRIPT_OPTION, "--device-option", "step_ns=1000000",
                             "--header-timeout-ms", "1500", "--body-timeout-ms", "1500",
                             "--write-timeout-ms", "1500", "--idle-timeout-ms", "60000",
                             "--run-ahead", "4", "--device-option", "credits=4",
@@ -368,15 +368,6 @@ class HttpTest(unittest.TestCase):
         self.wait_idle()
         sock.close()
 
-    def test_request_deadline(self):
-        status, _, data = self.server.request("POST", "/v1/completions", LONG,
-                                              ["x-request-timeout-ms: 50"])
-        self.assertEqual(status, 504, data)
-        status, _, body = self.server.request("POST", "/v1/completions", dict(LONG, stream=True),
-                                              ["x-request-timeout-ms: 100"])
-        self.assertEqual(status, 200)
-        self.assertIn("deadline", json.loads(events(body)[-1])["error"]["code"])
-
 
 class LifeTest(unittest.TestCase):
 
@@ -385,7 +376,7 @@ class LifeTest(unittest.TestCase):
                         "--run-ahead", "1", "--device-option", "credits=1")
         with server.connect() as sock, server.connect() as probe, server.connect() as idle:
             sock.sendall(build("POST", "/v1/completions",
-                               dict(LONG, max_tokens=1000, stream=True)))
+                               dict(LONG, max_tokens=3000, stream=True)))
             first = sock.recv(20, socket.MSG_PEEK)
             self.assertTrue(first)
             server.terminate()
@@ -403,6 +394,21 @@ class LifeTest(unittest.TestCase):
             status, _, body = reader.response()
             self.assertEqual(events(body)[-1], "[DONE]")
             self.assertTrue(reader.at_end())
+        server.stop()
+
+    def test_request_deadline(self):
+        server = Server("--device-option", SCRIPT_OPTION, "--device-option", "step_ns=5000000",
+                        "--run-ahead", "1", "--device-option", "credits=1")
+        status, headers, data = server.request("POST", "/v1/completions", LONG,
+                                               ["x-request-timeout-ms: 50"])
+        self.assertEqual(status, 504, data)
+        status, _, body = server.request("POST", "/v1/completions", dict(LONG, stream=True),
+                                         ["x-request-timeout-ms: 3000"])
+        self.assertEqual(status, 200)
+        self.assertEqual(json.loads(events(body)[-1])["error"]["code"], "deadline_exceeded")
+        status, _, data = server.request("POST", "/v1/completions", LONG,
+                                         ["x-request-timeout-ms: soon"])
+        self.assertEqual(status, 400, data)
         server.stop()
 
     def test_drain_is_bounded(self):
