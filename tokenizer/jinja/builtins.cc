@@ -23,10 +23,6 @@ struct Entry {
   Builtin function;
 };
 
-absl::StatusOr<Value> Safe(Runtime& runtime, const Value& self, const CallArgs& args) {
-  return filters::String(runtime, self, args);
-}
-
 // Sorted by name.
 constexpr Entry kFilters[] = {
     {"abs", filters::Abs},
@@ -42,7 +38,7 @@ constexpr Entry kFilters[] = {
     {"escape", filters::Escape},
     {"first", filters::First},
     {"float", filters::Float},
-    {"forceescape", filters::Escape},
+    {"forceescape", filters::ForceEscape},
     {"format", filters::Format},
     {"groupby", filters::GroupBy},
     {"indent", filters::Indent},
@@ -61,7 +57,7 @@ constexpr Entry kFilters[] = {
     {"replace", filters::Replace},
     {"reverse", filters::Reverse},
     {"round", filters::Round},
-    {"safe", Safe},
+    {"safe", filters::Safe},
     {"select", filters::Select},
     {"selectattr", filters::SelectAttr},
     {"slice", filters::Slice},
@@ -294,7 +290,8 @@ absl::StatusOr<Value> MakeCycler(Runtime& runtime, const Value&, const CallArgs&
     return InvalidArgumentError("at least one item has to be provided");
   }
   RETURN_IF_ERROR(runtime.Allocate(sizeof(Cycler)));
-  ASSIGN_OR_RETURN(Value items, runtime.Tuple({args.positional.begin(), args.positional.end()}));
+  ASSIGN_OR_RETURN(Value items, runtime.Tuple(std::vector<Value>(args.positional.begin(),
+                                                                 args.positional.end())));
   return Cycler::Make(std::move(items));
 }
 

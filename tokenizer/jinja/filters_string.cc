@@ -1,5 +1,6 @@
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "tokenizer/jinja/filters.h"
@@ -58,6 +59,7 @@ absl::StatusOr<Value> Trim(Runtime& runtime, const Value& self, const CallArgs& 
     ASSIGN_OR_RETURN(holder, String(runtime, self, CallArgs()));
   }
   const Text& text = holder.text();
+  RETURN_IF_ERROR(runtime.Read(text.size() * (1 + (chars ? chars->size() / 16 : 0))));
   const auto [begin, end] = StripRange(text.view(), Side::kBoth, chars);
   if (begin == 0 && end == text.size()) return holder;
   return runtime.String(text.Substr(begin, end - begin));
@@ -76,34 +78,23 @@ absl::StatusOr<Value> Center(Runtime& runtime, const Value& self, const CallArgs
 absl::StatusOr<Value> Escape(Runtime& runtime, const Value& self, const CallArgs& args) {
   RETURN_IF_ERROR(ExpectNoArguments("escape", args));
   ASSIGN_OR_RETURN(const Text text, runtime.ToText(self));
-  RETURN_IF_ERROR(runtime.Read(text.size() * 4));
-  Text out;
-  text.ForEachRun(0, text.size(), [&](std::string_view run, bool untrusted) {
-    std::string escaped;
-    for (const char c : run) {
-      switch (c) {
-        case '&':
-          escaped += "&amp;";
-          break;
-        case '<':
-          escaped += "&lt;";
-          break;
-        case '>':
-          escaped += "&gt;";
-          break;
-        case '\'':
-          escaped += "&#39;";
-          break;
-        case '"':
-          escaped += "&#34;";
-          break;
-        default:
-          escaped.push_back(c);
-      }
-    }
-    out.Append(escaped, untrusted);
-  });
-  return runtime.String(std::move(out));
+  if (text.is_markup()) return Value(text);
+  ASSIGN_OR_RETURN(Text out, EscapeHtml(runtime, text));
+  return Value(std::move(out));
+}
+
+absl::StatusOr<Value> ForceEscape(Runtime& runtime, const Value& self, const CallArgs& args) {
+  RETURN_IF_ERROR(ExpectNoArguments("forceescape", args));
+  ASSIGN_OR_RETURN(const Text text, runtime.ToText(self));
+  ASSIGN_OR_RETURN(Text out, EscapeHtml(runtime, text));
+  return Value(std::move(out));
+}
+
+absl::StatusOr<Value> Safe(Runtime& runtime, const Value& self, const CallArgs& args) {
+  RETURN_IF_ERROR(ExpectNoArguments("safe", args));
+  ASSIGN_OR_RETURN(Text text, runtime.ToText(self));
+  text.set_markup(true);
+  return Value(std::move(text));
 }
 
 absl::StatusOr<Value> Replace(Runtime& runtime, const Value& self, const CallArgs& args) {
@@ -139,6 +130,7 @@ absl::StatusOr<Value> Indent(Runtime& runtime, const Value& self, const CallArgs
   const auto lines = SplitLines(text.view(), false);
   RETURN_IF_ERROR(runtime.Step(lines.size()));
   Text out;
+  out.set_markup(source->is_markup());
   if (first) out.Append(indention);
   for (size_t i = 0; i < lines.size(); ++i) {
     const auto [begin, end] = lines[i];
@@ -213,8 +205,8 @@ absl::StatusOr<Value> Format(Runtime& runtime, const Value& self, const CallArgs
     for (const auto& [name, value] : args.named) named.Set(Value(name), value);
     return PercentFormat(runtime, format, Value(std::move(named)));
   }
-  ASSIGN_OR_RETURN(const Value tuple,
-                   runtime.Tuple({args.positional.begin(), args.positional.end()}));
+  ASSIGN_OR_RETURN(const Value tuple, runtime.Tuple(std::vector<Value>(args.positional.begin(),
+                                                                       args.positional.end())));
   return PercentFormat(runtime, format, tuple);
 }
 

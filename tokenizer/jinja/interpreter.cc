@@ -164,14 +164,16 @@ absl::Status Interpreter::RunLoop(const Stmt& statement, const Value& iterable, 
   RETURN_IF_ERROR(Allocate(sizeof(Loop)));
   const auto loop = std::make_shared<Loop>(*this, statement, outer, std::move(items), depth0);
   absl::Status status;
-  bool ran = false;
+  // As in Jinja2, `else` also runs when every iteration was left by break or continue.
+  bool completed = false;
   std::shared_ptr<Frame> frame;
   while (status.ok()) {
     Value item;
     const absl::StatusOr<bool> has_item = loop->Next(item);
     if (!has_item.ok()) status = has_item.status();
     if (!status.ok() || !*has_item) break;
-    ran = true;
+    status = Step();
+    if (!status.ok()) break;
     if (frame == nullptr || frame->kept || frame.use_count() > 2) {
       status = Allocate(sizeof(Frame));
       if (!status.ok()) break;
@@ -187,13 +189,14 @@ absl::Status Interpreter::RunLoop(const Stmt& statement, const Value& iterable, 
       flow_ = Flow::kNormal;
       break;
     }
+    if (flow_ == Flow::kNormal) completed = true;
     flow_ = Flow::kNormal;
   }
   frame_ = outer;
   if (frame != nullptr && !frame->kept) frame->variables.clear();
   if (loop.use_count() > 1) Keep(loop);
   RETURN_IF_ERROR(status);
-  return ran ? absl::OkStatus() : ExecuteScope(statement.else_body);
+  return completed ? absl::OkStatus() : ExecuteScope(statement.else_body);
 }
 
 absl::StatusOr<Value> Interpreter::RecurseLoop(const Stmt& loop,

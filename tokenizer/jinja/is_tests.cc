@@ -88,7 +88,7 @@ RETICLE_PLAIN_TEST(Boolean, "boolean", self.is_bool())
 RETICLE_PLAIN_TEST(Callable, "callable",
                    self.is_undefined() || (self.is_native() && self.native().IsCallable()))
 RETICLE_PLAIN_TEST(Defined, "defined", !self.is_undefined())
-RETICLE_PLAIN_TEST(Escaped, "escaped", false)
+RETICLE_PLAIN_TEST(Escaped, "escaped", self.is_string() && self.text().is_markup())
 RETICLE_PLAIN_TEST(False, "false", self.is_bool() && !self.boolean())
 RETICLE_PLAIN_TEST(Float, "float", self.kind() == Kind::kFloat)
 RETICLE_PLAIN_TEST(Integer, "integer", self.kind() == Kind::kInt || self.kind() == Kind::kBigInt)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "tokenizer/jinja/strings.h"
 
 namespace reticle::tokenizer::jinja {
 namespace {
@@ -149,12 +150,22 @@ absl::Status TypeMismatch(Operator op, const Value& left, const Value& right) {
                               left.TypeName(), right.TypeName());
 }
 
+absl::StatusOr<Value> JoinTwo(Runtime& runtime, const Text& left, const Text& right) {
+  if (left.is_markup() == right.is_markup()) {
+    Text joined = left;
+    joined.Append(right);
+    return Value(std::move(joined));
+  }
+  ASSIGN_OR_RETURN(const Text escaped, EscapeHtml(runtime, left.is_markup() ? right : left));
+  Text joined = left.is_markup() ? left : escaped;
+  joined.Append(left.is_markup() ? escaped : right);
+  return Value(std::move(joined));
+}
+
 absl::StatusOr<Value> Concatenate(Runtime& runtime, const Value& left, const Value& right) {
   if (left.is_string() && right.is_string()) {
     RETURN_IF_ERROR(runtime.Allocate(left.text().size() + right.text().size()));
-    Text joined = left.text();
-    joined.Append(right.text());
-    return Value(std::move(joined));
+    return JoinTwo(runtime, left.text(), right.text());
   }
   const Sequence& a = left.sequence();
   const Sequence& b = right.sequence();
@@ -178,6 +189,7 @@ absl::StatusOr<Value> Repeat(Runtime& runtime, const Value& value, int64_t count
   RETURN_IF_ERROR(runtime.Step(size == 0 ? 0 : times));
   if (value.is_string()) {
     Text out;
+    out.set_markup(value.text().is_markup());
     for (uint64_t i = 0; size > 0 && i < times; ++i) out.Append(value.text());
     return Value(std::move(out));
   }

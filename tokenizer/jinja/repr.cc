@@ -141,7 +141,10 @@ absl::Status Runtime::AppendRepr(const Value& value, Text& out) {
       return absl::OkStatus();
     case Value::Kind::kString: {
       RETURN_IF_ERROR(Allocate(value.text().size() * 2));
+      const bool is_markup = value.text().is_markup();
+      if (is_markup) out.Append("Markup(");
       out.Append(StringRepr(value.view()), value.text().has_untrusted());
+      if (is_markup) out.Append(")");
       return absl::OkStatus();
     }
     case Value::Kind::kSequence: {

@@ -200,7 +200,8 @@ absl::StatusOr<bool> Runtime::Contains(const Value& haystack, const Value& needl
       return InvalidArgumentError("'in <string>' requires string as left operand, not %s",
                                   needle.TypeName());
     }
-    RETURN_IF_ERROR(Read(haystack.text().size()));
+    // The search compares as much as the product of both sizes at worst.
+    RETURN_IF_ERROR(Read(haystack.text().size() * (1 + needle.text().size() / 16)));
     return haystack.view().find(needle.view()) != std::string_view::npos;
   }
   if (haystack.is_dict()) {
@@ -401,6 +402,16 @@ absl::StatusOr<Value> Runtime::Slice(const Value& object, const Value& start_val
   std::vector<Value> items;
   items.reserve(count);
   for (uint64_t i = 0; i < count; ++i) items.push_back(sequence.items[at(i)]);
+  if (sequence.type == Sequence::Type::kRange) {
+    const auto bound = [&](int64_t index) {
+      return static_cast<int64_t>(static_cast<uint64_t>(sequence.range_start) +
+                                  static_cast<uint64_t>(index) *
+                                      static_cast<uint64_t>(sequence.range_step));
+    };
+    return Value(Sequence{sequence.type, std::move(items), bound(start), bound(stop),
+                          static_cast<int64_t>(static_cast<uint64_t>(sequence.range_step) *
+                                               static_cast<uint64_t>(step))});
+  }
   return List(std::move(items), sequence.is_tuple() ? Sequence::Type::kTuple : sequence.type);
 }
 

@@ -51,7 +51,7 @@ absl::StatusOr<Value> Stripped(Runtime& runtime, const Value& self, const CallAr
   std::optional<std::string_view> chars;
   if (IsGiven(bound[0])) {
     ASSIGN_OR_RETURN(const Text* given, StringArgument(*bound[0], "chars"));
-    RETURN_IF_ERROR(runtime.Step(given->size() / 8));
+    RETURN_IF_ERROR(runtime.Read(self.text().size() * (1 + given->size() / 16)));
     chars = given->view();
   }
   RETURN_IF_ERROR(runtime.Read(self.text().size()));
@@ -101,7 +101,7 @@ absl::StatusOr<int64_t> Search(Runtime& runtime, const Value& self, const CallAr
   const std::string_view text = self.view();
   ASSIGN_OR_RETURN(const Window window, SelectWindow(runtime, text, bound[1], bound[2]));
   if (window.is_empty) return -1;
-  RETURN_IF_ERROR(runtime.Read(text.size() * 2));
+  RETURN_IF_ERROR(runtime.Read(text.size() * (1 + wanted->size() / 16)));
   const std::string_view part = text.substr(window.begin, window.end - window.begin);
   const size_t found = from_right ? part.rfind(wanted->view()) : part.find(wanted->view());
   if (found == kNpos) return -1;
@@ -156,7 +156,7 @@ absl::StatusOr<Value> Divided(Runtime& runtime, const Value& self, const CallArg
   ASSIGN_OR_RETURN(const Text* separator, StringArgument(*bound[0], "sep"));
   if (separator->empty()) return InvalidArgumentError("empty separator");
   const Text& text = self.text();
-  RETURN_IF_ERROR(runtime.Read(text.size()));
+  RETURN_IF_ERROR(runtime.Read(text.size() * (1 + separator->size() / 16)));
   const size_t found =
       from_right ? text.view().rfind(separator->view()) : text.view().find(separator->view());
   if (found == kNpos) {
@@ -223,6 +223,7 @@ absl::StatusOr<Value> SplitText(Runtime& runtime, const Value& self, const CallA
   } else {
     ASSIGN_OR_RETURN(const Text* separator, StringArgument(*bound[0], "sep"));
     if (separator->empty()) return InvalidArgumentError("empty separator");
+    RETURN_IF_ERROR(runtime.Read(text.size() * (1 + separator->size() / 16)));
     if (from_right) {
       size_t end = view.size();
       while (parts.size() < limit && end >= separator->size()) {
@@ -339,7 +340,7 @@ absl::StatusOr<Value> Count(Runtime& runtime, const Value& self, const CallArgs&
   ASSIGN_OR_RETURN(const Text* wanted, StringArgument(*bound[0], "sub"));
   ASSIGN_OR_RETURN(const Window window, SelectWindow(runtime, self.view(), bound[1], bound[2]));
   if (window.is_empty) return Value(int64_t{0});
-  RETURN_IF_ERROR(runtime.Read(self.text().size() * 2));
+  RETURN_IF_ERROR(runtime.Read(self.text().size() * (1 + wanted->size() / 16)));
   const std::string_view part = self.view().substr(window.begin, window.end - window.begin);
   if (wanted->empty()) return Value(static_cast<int64_t>(CountCharacters(part)) + 1);
   int64_t count = 0;

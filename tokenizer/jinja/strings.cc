@@ -79,7 +79,7 @@ std::vector<std::pair<size_t, size_t>> SplitLines(std::string_view text, bool ke
 
 absl::StatusOr<Text> Replace(Runtime& runtime, const Text& text, const Text& old_part,
                              const Text& new_part, int64_t count) {
-  RETURN_IF_ERROR(runtime.Read(text.size()));
+  RETURN_IF_ERROR(runtime.Read(text.size() * (1 + old_part.size() / 16)));
   RETURN_IF_ERROR(runtime.Allocate(text.size()));
   uint64_t left = count < 0 ? std::numeric_limits<uint64_t>::max() : static_cast<uint64_t>(count);
   const std::string_view view = text.view();
@@ -126,9 +126,43 @@ absl::StatusOr<Text> Pad(Runtime& runtime, const Text& text, int64_t width, Side
     before = missing / 2 + (missing & static_cast<uint64_t>(width) & 1);
   }
   Text out;
+  out.set_markup(text.is_markup());
   for (uint64_t i = 0; i < before; ++i) out.Append(fill);
   out.Append(text);
   for (uint64_t i = before; i < missing; ++i) out.Append(fill);
+  return out;
+}
+
+absl::StatusOr<Text> EscapeHtml(Runtime& runtime, const Text& text) {
+  RETURN_IF_ERROR(runtime.Read(text.size() * 4));
+  Text out;
+  text.ForEachRun(0, text.size(), [&](std::string_view run, bool untrusted) {
+    std::string escaped;
+    for (const char c : run) {
+      switch (c) {
+        case '&':
+          escaped += "&amp;";
+          break;
+        case '<':
+          escaped += "&lt;";
+          break;
+        case '>':
+          escaped += "&gt;";
+          break;
+        case '\'':
+          escaped += "&#39;";
+          break;
+        case '"':
+          escaped += "&#34;";
+          break;
+        default:
+          escaped.push_back(c);
+      }
+    }
+    out.Append(escaped, untrusted);
+  });
+  RETURN_IF_ERROR(runtime.Allocate(out.size()));
+  out.set_markup(true);
   return out;
 }
 
@@ -136,7 +170,9 @@ absl::StatusOr<Value> MapText(Runtime& runtime, const Text& text,
                               std::string (*map)(std::string_view)) {
   RETURN_IF_ERROR(runtime.Read(text.size()));
   RETURN_IF_ERROR(runtime.Allocate(text.size()));
-  return runtime.String(map(text.view()), text.has_untrusted());
+  Text mapped(map(text.view()), text.has_untrusted());
+  mapped.set_markup(text.is_markup());
+  return runtime.String(std::move(mapped));
 }
 
 absl::StatusOr<Value> JoinItems(Runtime& runtime, const Text& separator,

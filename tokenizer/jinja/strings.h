@@ -29,6 +29,8 @@ absl::StatusOr<Text> Replace(Runtime& runtime, const Text& text, const Text& old
 // Fills `text` up to `width` characters. A side is where the text goes; kBoth centres it.
 absl::StatusOr<Text> Pad(Runtime& runtime, const Text& text, int64_t width, Side side,
                          const Text& fill);
+// Escaped for HTML, and marked as such (Text::is_markup).
+absl::StatusOr<Text> EscapeHtml(Runtime& runtime, const Text& text);
 // A whole-text mapping such as upper: untrusted if any of the input is.
 absl::StatusOr<Value> MapText(Runtime& runtime, const Text& text,
                               std::string (*map)(std::string_view));

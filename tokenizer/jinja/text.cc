@@ -29,6 +29,7 @@ void Text::Append(const Text& other, size_t pos, size_t size) {
 Text Text::Substr(size_t pos, size_t size) const {
   Text part;
   part.bytes_.reserve(size);
+  part.is_markup_ = is_markup_;
   part.Append(*this, pos, size);
   return part;
 }

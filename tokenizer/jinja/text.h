@@ -26,6 +26,10 @@ class Text {
   size_t size() const { return bytes_.size(); }
   bool empty() const { return bytes_.empty(); }
   bool has_untrusted() const { return !marks_.empty(); }
+  // Whether this went through the filter `safe` or `escape`: adding another string escapes that one
+  // for HTML, as in Jinja2 (its class Markup). Parts keep it.
+  bool is_markup() const { return is_markup_; }
+  void set_markup(bool is_markup) { is_markup_ = is_markup; }
 
   void Append(std::string_view bytes, bool untrusted = false);
   void Append(const Text& other) { Append(other, 0, other.size()); }
@@ -45,6 +49,7 @@ class Text {
   // trusted.
   std::vector<size_t> marks_;
   std::string bytes_;
+  bool is_markup_ = false;
 
   size_t FirstMarkAfter(size_t pos) const;
 };

@@ -82,6 +82,9 @@ class Value {
   Value(List value);    // NOLINT(google-explicit-constructor)
   Value(Object value);  // NOLINT(google-explicit-constructor)
   Value(Dict value);    // NOLINT(google-explicit-constructor)
+  // A pointer would silently become a bool.
+  template <typename T>
+  Value(T* pointer) = delete;  // NOLINT(google-explicit-constructor)
   explicit Value(Sequence value);
   explicit Value(std::shared_ptr<const Text> value) : data_(std::move(value)) {}
   explicit Value(std::shared_ptr<const Sequence> value) : data_(std::move(value)) {}
