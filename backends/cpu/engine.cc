@@ -295,7 +295,8 @@ void Engine::PlanPrefills() {
     }
     part.row_count = static_cast<uint32_t>(row_count_) - part.first_row;
     parts_.push_back(part);
-    if (part.item_done && sequence->sampling.is_set()) {
+    // An item that brought parameters brought the history up to its last token with them.
+    if (part.item_done && !item.sampling.has_value() && sequence->sampling.is_set()) {
       sequence->sampling.Append(item.tokens, item.position);
     }
     item.fed += static_cast<uint32_t>(count);
