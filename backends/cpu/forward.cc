@@ -86,6 +86,7 @@ uint64_t Forward::MemoryBytes(const LlamaConfig& config, const Options& options)
 absl::StatusOr<std::unique_ptr<Forward>> Forward::Create(const Model& model, ThreadPool& pool,
                                                          const KvGeometry& kv, std::byte* kv_memory,
                                                          const Options& options) {
+  RETICLE_CHECK(options.max_logit_rows <= options.max_tokens);
   std::unique_ptr<Forward> forward(new Forward(model, pool, kv, kv_memory, options));
   const size_t scratch = AttentionScratchFloats(kv, model.config().group_size());
   const size_t bytes = forward->LayOut(model.config(), options, pool.threads(), scratch, nullptr);
