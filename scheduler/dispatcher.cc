@@ -123,9 +123,9 @@ absl::Status Dispatcher::Submit(Request request) {
   }
   Rank(&candidates);
   absl::Status refusal;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const bool last = i + 1 == candidates.size();
-    absl::Status status = candidates[i].engine->Submit(last ? std::move(request) : request);
+  for (const Candidate& candidate : candidates) {
+    // A copy of pointers and small vectors; the prompt is shared.
+    absl::Status status = candidate.engine->Submit(request);
     if (status.ok() || !AnotherMayTakeIt(status)) return status;
     if (refusal.ok() || Weight(status) > Weight(refusal)) refusal = std::move(status);
   }

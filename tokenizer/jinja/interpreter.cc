@@ -369,8 +369,8 @@ absl::StatusOr<Value> Interpreter::CallMacro(const MacroDefinition& macro,
     const Parameter& parameter = macro.parameters[i];
     absl::StatusOr<Value> value = UndefinedHint("a parameter was not provided");
     if (parameter.default_value != nullptr) value = Evaluate(*parameter.default_value);
-    if (value.ok()) SetVariable(parameter.name_id, *std::move(value));
     status = value.status();
+    if (status.ok()) SetVariable(parameter.name_id, *std::move(value));
   }
   if (status.ok()) status = Execute(macro.body);
   out_ = outer_out;
