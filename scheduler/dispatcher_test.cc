@@ -156,8 +156,8 @@ TEST_F(DispatcherTest, DrainAndAbortReachAllEngines) {
 }
 
 TEST_F(DispatcherTest, EnginesMustServeTheSameModel) {
-  TestEngine a({{"vocab", "256"}});
-  TestEngine b({{"vocab", "128"}});
+  TestEngine a(FakeOptionList{{"vocab", "256"}});
+  TestEngine b(FakeOptionList{{"vocab", "128"}});
   EXPECT_EQ(Dispatcher::Create({&*a, &*b}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Dispatcher::Create({}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Dispatcher::Create({&*a, &*b}).status().message()), HasSubstr("128"));

@@ -59,7 +59,7 @@ TEST_F(EngineFaultTest, LostDeviceIsResetAndNoTokenIsLostOrRepeated) {
 }
 
 TEST_F(EngineFaultTest, BlocksOfBeforeTheLossAreNotReused) {
-  TestEngine engine({{"block_tokens", "4"}});
+  TestEngine engine(FakeOptionList{{"block_tokens", "4"}});
   const std::vector<TokenId> prompt = MakePrompt(40);
   auto before = MakeClient(MakeRequest(prompt, 4));
   ASSERT_TRUE(engine.Submit(*before).ok());
@@ -74,7 +74,7 @@ TEST_F(EngineFaultTest, BlocksOfBeforeTheLossAreNotReused) {
 }
 
 TEST_F(EngineFaultTest, ADeviceThatKeepsDyingIsGivenUpAndTriedAgainLater) {
-  TestEngine engine({{"lost_step", "3"}}, {.max_recoveries = 2});
+  TestEngine engine(FakeOptionList{{"lost_step", "3"}}, {.max_recoveries = 2});
   SubmitMany(engine, 3, 1000);
   for (int i = 0; i < 200 && !all_[0]->ended(); ++i) {
     engine.Step();
@@ -171,7 +171,7 @@ TEST_F(EngineFaultTest, RefusalWithNothingUnderWaySetsATimer) {
 }
 
 TEST_F(EngineFaultTest, AFailingSubmitEndsTheFirstItsSequenceOnly) {
-  TestEngine engine({{"fail_submit", "1"}});
+  TestEngine engine(FakeOptionList{{"fail_submit", "1"}});
   SubmitMany(engine, 4);
   ASSERT_TRUE(engine.RunUntilEnded(all_));
   EXPECT_EQ(all_[0]->choices[0].end->reason, FinishReason::kError);
@@ -182,7 +182,7 @@ TEST_F(EngineFaultTest, AFailingSubmitEndsTheFirstItsSequenceOnly) {
 }
 
 TEST_F(EngineFaultTest, AHungDeviceIsResetWhenTheWatchdogBites) {
-  TestEngine engine({{"credits", "4"}}, {.watchdog_ns = 1'000'000'000});
+  TestEngine engine(FakeOptionList{{"credits", "4"}}, {.watchdog_ns = 1'000'000'000});
   SubmitMany(engine, 3);
   engine.Step();
   engine.Step();
@@ -197,7 +197,7 @@ TEST_F(EngineFaultTest, AHungDeviceIsResetWhenTheWatchdogBites) {
 }
 
 TEST_F(EngineFaultTest, NewWorkDoesNotCalmTheWatchdog) {
-  TestEngine engine({{"credits", "4"}}, {.watchdog_ns = 1'000'000});
+  TestEngine engine(FakeOptionList{{"credits", "4"}}, {.watchdog_ns = 1'000'000});
   SubmitMany(engine, 1);
   engine.Step();
   engine.Step();
@@ -225,7 +225,7 @@ TEST_F(EngineFaultTest, TheWatchdogSleepsWhileNothingIsOwed) {
 }
 
 TEST_F(EngineFaultTest, ConsumersOfALostDeviceMayStillCancelAndExpire) {
-  TestEngine engine({{"credits", "1"}});
+  TestEngine engine(FakeOptionList{{"credits", "1"}});
   SubmitMany(engine, 4, 200);
   Request request = MakeRequest(MakePrompt(4), 500);
   request.deadline_ns = 20'000;

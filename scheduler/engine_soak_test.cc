@@ -16,7 +16,7 @@ struct SoakCase {
   FakeOptionList fake;
   EngineOptions engine;
   bool loses_device = false;
-  int steps = 5000;
+  int steps = 2500;
 };
 
 void PrintTo(const SoakCase& soak, std::ostream* out) { *out << soak.name; }

@@ -42,7 +42,7 @@ TEST(EngineTest, StopIdEndsAndIsMarked) {
 }
 
 TEST(EngineTest, ContextLimitEndsWithLength) {
-  TestEngine engine({{"context", "32"}});
+  TestEngine engine(FakeOptionList{{"context", "32"}});
   auto client = MakeClient(MakeRequest(MakePrompt(20), 100));
   ASSERT_TRUE(engine.Submit(*client).ok());
   ASSERT_TRUE(engine.RunUntilEnded({client.get()}));
@@ -120,7 +120,7 @@ TEST(EngineTest, PromptsGoInChunksWithinTheBudget) {
 }
 
 TEST(EngineTest, CachedPrefixIsNotFedAgain) {
-  TestEngine engine({{"block_tokens", "16"}});
+  TestEngine engine(FakeOptionList{{"block_tokens", "16"}});
   const std::vector<TokenId> prompt = MakePrompt(64);
   auto first = MakeClient(MakeRequest(prompt, 4));
   ASSERT_TRUE(engine.Submit(*first).ok());
@@ -141,7 +141,7 @@ TEST(EngineTest, CachedPrefixIsNotFedAgain) {
 TEST(EngineTest, GeneratedTokensAreCachedForTheNextTurn) {
   // 30 or 32 tokens are known in the end, of which the last was never fed.
   for (const uint32_t output : {20u, 22u}) {
-    TestEngine engine({{"block_tokens", "4"}});
+    TestEngine engine(FakeOptionList{{"block_tokens", "4"}});
     auto first = MakeClient(MakeRequest(MakePrompt(10), output));
     ASSERT_TRUE(engine.Submit(*first).ok());
     ASSERT_TRUE(engine.RunUntilEnded({first.get()}));
@@ -216,7 +216,7 @@ TEST(EngineTest, ChoicesShareThePromptAndDifferInSeed) {
 }
 
 TEST(EngineTest, ChoicesOnADeviceThatOwnsItsMemory) {
-  TestEngine engine({{"mode", "slots"}});
+  TestEngine engine(FakeOptionList{{"mode", "slots"}});
   auto client = MakeClient(MakeRequest(MakePrompt(100), 12), 3);
   ASSERT_TRUE(engine.Submit(*client).ok());
   ASSERT_TRUE(engine.RunUntilEnded({client.get()}));
@@ -340,7 +340,7 @@ TEST(EngineTest, PromptLogprobsAreCompleteAndInOrder) {
 }
 
 TEST(EngineTest, ASlowReaderPausesOnlyItself) {
-  TestEngine engine({{"credits", "16"}});
+  TestEngine engine(FakeOptionList{{"credits", "16"}});
   auto slow = MakeClient(MakeRequest(MakePrompt(10, 1), 200), 1, 8);
   auto fast = MakeClient(MakeRequest(MakePrompt(10, 2), 200), 1, 8);
   ASSERT_TRUE(engine.Submit(*slow).ok());
@@ -358,7 +358,7 @@ TEST(EngineTest, ASlowReaderPausesOnlyItself) {
 
 // Readers that read nothing hold all slots: after a while they make way, and lose no token.
 TEST(EngineTest, StalledReadersMakeWay) {
-  TestEngine engine({{"max_sequences", "2"}}, {.stall_ns = 1'000'000});
+  TestEngine engine(FakeOptionList{{"max_sequences", "2"}}, {.stall_ns = 1'000'000});
   std::vector<std::unique_ptr<Client>> stalled;
   for (uint32_t i = 0; i < 2; ++i) {
     stalled.push_back(MakeClient(MakeRequest(MakePrompt(10, i), 100), 1, 4));
@@ -451,7 +451,7 @@ TEST(EngineTest, QueueIsBounded) {
     int rejected = 0;
   };
   Probe probe;
-  TestEngine engine({{"max_sequences", "1"}}, {.max_waiting = 3}, &probe);
+  TestEngine engine(FakeOptionList{{"max_sequences", "1"}}, {.max_waiting = 3}, &probe);
   std::vector<std::unique_ptr<Client>> clients;
   for (int i = 0; i < 3; ++i) {
     clients.push_back(MakeClient(MakeRequest(MakePrompt(4), 5)));
@@ -497,7 +497,7 @@ TEST(EngineTest, DrainRefusesTheNewAndFinishesTheOld) {
 }
 
 TEST(EngineTest, AbortAllEndsEverythingInOneStep) {
-  TestEngine engine({{"max_sequences", "1"}});
+  TestEngine engine(FakeOptionList{{"max_sequences", "1"}});
   auto running = MakeClient(MakeRequest(MakePrompt(4), 3000));
   auto queued = MakeClient(MakeRequest(MakePrompt(4), 3000));
   ASSERT_TRUE(engine.Submit(*running).ok());
@@ -515,7 +515,7 @@ TEST(EngineTest, AbortAllEndsEverythingInOneStep) {
 }
 
 TEST(EngineTest, DestructionEndsEveryStream) {
-  TestEngine engine({{"max_sequences", "1"}});
+  TestEngine engine(FakeOptionList{{"max_sequences", "1"}});
   auto running = MakeClient(MakeRequest(MakePrompt(4), 3000));
   auto queued = MakeClient(MakeRequest(MakePrompt(4), 3000));
   auto submitted = MakeClient(MakeRequest(MakePrompt(4), 3000));

@@ -191,7 +191,8 @@ TEST(EngineThreadTest, AnyThreadMayWatchAndControl) {
     std::vector<TokenId> tokens;
     if (i == 20) engine->AbortAll(absl::UnavailableError("enough"));
     const SequenceEnd end = reader.ReadAll(&tokens);
-    if (i != 20) EXPECT_EQ(end.reason, FinishReason::kLength);
+    if (i == 20) continue;  // it may have ended before
+    EXPECT_EQ(end.reason, FinishReason::kLength);
   }
   engine->BeginDrain();
   while (!engine->Idle()) std::this_thread::yield();

@@ -60,8 +60,8 @@ struct WaitingSnapshot {
 struct PolicySnapshot {
   PolicyLimits limits;
   uint32_t free_units = 0;
-  std::vector<RunningSnapshot> running;
-  std::vector<WaitingSnapshot> waiting;
+  std::vector<RunningSnapshot> running = {};
+  std::vector<WaitingSnapshot> waiting = {};
 };
 
 // `tokens` are fed; `credits` are added; `new_units` of memory are needed before. tokens == 0: adds

@@ -366,7 +366,9 @@ TEST(PolicyPropertyTest, PlansKeepEveryLimit) {
       ++alive;
     }
     ASSERT_LE(fed, limits.step_tokens);
-    if (chunks > 0) ASSERT_LE(fed + under_way + decoding_under_way, limits.step_tokens);
+    if (chunks > 0) {
+      ASSERT_LE(fed + under_way + decoding_under_way, limits.step_tokens);
+    }
     ASSERT_LE(units, snapshot.free_units) << "memory overcommitted";
     ASSERT_LE(plan.admit.empty() ? 0 : alive, limits.max_running);
     for (uint32_t index : plan.preempt) {
