@@ -455,6 +455,17 @@ class LifeTest(unittest.TestCase):
                 self.assertIn("retry-after", headers)
         server.stop()
 
+    def test_a_device_with_a_smaller_vocabulary_takes_the_tokens_it_has(self):
+        server = Server("--device-option", "vocab=200")
+        try:
+            status, _, reply = server.post("/v1/completions", {"prompt": [97, 98], "max_tokens": 4,
+                                                               "temperature": 0})
+            self.assertEqual((status, reply.get("usage", {}).get("completion_tokens")), (200, 4),
+                             reply)
+            self.assertEqual(server.post("/v1/completions", {"prompt": [200]})[0], 400)
+        finally:
+            server.stop()
+
     def test_sampling_reaches_the_device(self):
         server = Server()
 
