@@ -10,7 +10,7 @@ RUN apt-get update \
 COPY . .
 RUN cmake --preset release -DRETICLE_BUILD_TESTS=OFF -DRETICLE_BUILD_BENCHMARKS=OFF \
  && cmake --build build/release --target reticle \
- && strip --strip-debug build/release/bin/reticle
+ && strip --strip-debug build/release/reticle
 
 FROM docker.io/library/debian:bookworm-slim
 COPY deploy/packages-debian12.txt /tmp/packages.txt
@@ -19,7 +19,7 @@ RUN apt-get update \
     | xargs env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
  && rm -rf /var/lib/apt/lists/* /tmp/packages.txt \
  && useradd --system --uid 10001 --no-create-home reticle
-COPY --from=build /src/build/release/bin/reticle /usr/local/bin/reticle
+COPY --from=build /src/build/release/reticle /usr/local/bin/reticle
 USER 10001
 EXPOSE 8080 50051
 HEALTHCHECK --interval=10s --timeout=2s --start-period=5s CMD curl -fsS http://127.0.0.1:8080/health/ready || exit 1

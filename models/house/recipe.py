@@ -24,16 +24,18 @@ RMS_EPS, ROPE_THETA, CONTEXT = 1e-5, 10000.0, 2048
 # Data.
 TOKENIZER_SEED, TOKENIZER_DOCUMENTS = 7, 30000
 ORDER_SEED = 11
-# Phases of training: seed of the documents and their number (a seed that comes again goes on where it was), share of
-# questions outside the field, share of noisy questions, tokens a batch, share of one-turn chats whose answer is cut after CUT tokens, and the rate
-# at the begin and end of the phase (half a cosine). Once the answers are known by heart, what is left to learn is which
-# one belongs to a question, and their beginnings show that.
+# Phases of training: seed of the documents and their number (a seed that comes again goes on where it was), what they are
+# made of (corpus.MIX), tokens a batch, share of one-turn chats whose answer is cut after CUT tokens, and the rate at the
+# begin and end of the phase (half a cosine). Once the answers are known by heart, what is left to learn is which one
+# belongs to a question, and their beginnings show that.
+NOISY = {"unknown_share": 0.18, "noise": 0.65}
 PHASES = (
-    (11, 24000, 0.24, 0.0, 2048, 0.0, 1.5e-3, 1.25e-3),
-    (11, 12000, 0.24, 0.0, 1024, 0.65, 1.4e-3, 1.3e-3),
-    (11, 42000, 0.24, 0.0, 2048, 0.5, 7e-4, 3.9e-4),
-    (13, 18000, 0.18, 0.0, 2048, 0.75, 3.9e-4, 3.3e-4),
-    (17, 48000, 0.18, 0.65, 2048, 0.85, 4e-4, 1.5e-5),
+    (11, 24000, {}, 2048, 0.0, 1.5e-3, 1.25e-3),
+    (11, 12000, {}, 1024, 0.65, 1.4e-3, 1.3e-3),
+    (11, 42000, {}, 2048, 0.5, 7e-4, 3.9e-4),
+    (13, 18000, {"unknown_share": 0.18}, 2048, 0.75, 3.9e-4, 3.3e-4),
+    (17, 48000, NOISY, 2048, 0.85, 4e-4, 1.5e-5),
+    (19, 66000, {**NOISY, "noise": 0.5, "short": 0.8, "wide": True}, 2048, 0.9, 5e-4, 1.5e-5),
 )
 CUT = 10
 VALIDATION_SEED, VALIDATION_DOCUMENTS = 12, 300

@@ -161,8 +161,8 @@ def make_batches(documents, rng, batch_tokens):
 def training_batches(texts, tokenizer):
     """Returns the batches of all phases in order, and the rate at each."""
     rng, batches, rates, streams = random.Random(r.ORDER_SEED), [], [], {}
-    for seed, count, unknown_share, noise, batch_tokens, cut_share, first, last in r.PHASES:
-        stream = streams.setdefault(seed, texts.documents(seed, sys.maxsize, unknown_share, noise))
+    for seed, count, mix, batch_tokens, cut_share, first, last in r.PHASES:
+        stream = streams.setdefault(seed, texts.documents(seed, sys.maxsize, **mix))
         cuts = random.Random(r.ORDER_SEED + 1)
         encoded = [encode_document(d, tokenizer, r.CUT if cuts.random() < cut_share else 0)
                    for d in itertools.islice(stream, count)]

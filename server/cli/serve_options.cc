@@ -18,7 +18,7 @@ namespace {
 // One option: its flag, its key in the file, and how each sets it.
 struct Setting {
   std::string flag;
-  std::string key;  // "section.name"
+  std::string key;  // "section.name"; the flag without its dashes is a key of the root too
   std::function<void(CLI::App&)> add;
   std::function<bool(const toml::node&)> load;  // false: wrong type or out of range
 };
@@ -131,7 +131,7 @@ absl::Status LoadTable(const toml::table& table, const std::string& prefix,
     }
     const Setting* found = nullptr;
     for (const Setting& setting : settings) {
-      if (setting.key == key) found = &setting;
+      if (setting.key == key || setting.flag == "--" + key) found = &setting;
     }
     if (found == nullptr) return InvalidArgumentError("there is no option \"%s\"", key);
     if (!found->load(node)) {
@@ -166,6 +166,9 @@ absl::Status CheckListen(const char* flag, const std::string& listen) {
 absl::Status ServeOptions::Validate() const {
   RETURN_IF_ERROR(CheckListen("--http", http));
   RETURN_IF_ERROR(CheckListen("--grpc", grpc));
+  if (http == "none" && grpc == "none") {
+    return InvalidArgumentError("--http and --grpc are both none; one must listen");
+  }
   if (kv_type != "default" && kv_type != "f16" && kv_type != "q8_0") {
     return InvalidArgumentError("--kv-type is \"%s\"; it must be default, f16 or q8_0", kv_type);
   }
@@ -197,7 +200,8 @@ std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string
     return CommandLineExit{.status = 2,
                            .output = "reticle serve: " + std::string(status.message()) + "\n"};
   };
-  constexpr char kConfigHelp[] = "TOML file with these options; flags override it";
+  constexpr char kConfigHelp[] =
+      "TOML file, a line such as threads = 2 for each option; flags override it";
 
   CLI::App first;
   first.set_help_flag();

@@ -49,6 +49,17 @@ TEST_F(ServeOptionsTest, FlagsOverrideTheFile) {
   EXPECT_EQ(options_.http_options.io_threads, 3u);
   EXPECT_FALSE(options_.prefix_cache);
   EXPECT_EQ(options_.drain_timeout_s, 5);
+  const std::string flags =
+      Config("model-id = \"c\"\nhttp = \"127.0.0.1:2\"\nthreads = 3\nprefix-cache = false\n");
+  EXPECT_EQ(Parse({"--config", flags, "--threads", "4"}), "");
+  EXPECT_EQ(options_.model_id, "c");
+  EXPECT_EQ(options_.http_options.port, 2);
+  EXPECT_EQ(options_.threads, 4u);
+  EXPECT_FALSE(options_.prefix_cache);
+}
+
+TEST_F(ServeOptionsTest, FlagsSwitchBothWays) {
+  const std::string path = Config("[scheduler]\nprefix_cache = false\n");
   EXPECT_EQ(Parse({"--config", path, "--prefix-cache"}), "");
   EXPECT_TRUE(options_.prefix_cache);
   EXPECT_EQ(Parse({"--no-prefix-cache"}), "");
@@ -66,6 +77,7 @@ TEST_F(ServeOptionsTest, MistakesInTheFileAreNamed) {
 
 TEST_F(ServeOptionsTest, MistakesOnTheCommandLineAreNamed) {
   EXPECT_THAT(Parse({"--http", "1:2:3"}), HasSubstr("--http"));
+  EXPECT_THAT(Parse({"--http", "none", "--grpc", "none"}), HasSubstr("both none"));
   EXPECT_THAT(Parse({"--http", "127.0.0.1:99999"}), HasSubstr("65535"));
   EXPECT_THAT(Parse({"--kv-size", "3TB"}), HasSubstr("3TB"));
   EXPECT_THAT(Parse({"--device-option", "x"}), HasSubstr("name=value"));

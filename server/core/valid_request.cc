@@ -201,8 +201,10 @@ class RequestValidator {
 
     std::vector<TokenId>& ids = request_.sampling_.stop_ids;
     if (!params_.ignore_eos) {
-      const std::span<const TokenId> ends = model_.tokenizer->end_of_generation();
-      ids.assign(ends.begin(), ends.end());
+      // A device with a smaller vocabulary cannot produce, nor take, an end token beyond it.
+      for (TokenId end : model_.tokenizer->end_of_generation()) {
+        if (end < model_.limits.vocab_size) ids.push_back(end);
+      }
     }
     for (int64_t token : params_.stop_token_ids) {
       RETURN_IF_ERROR(CheckToken("stop_token_ids", token));

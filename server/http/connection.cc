@@ -217,10 +217,14 @@ std::string Connection::TakeRequestId(std::string_view offered) const {
 void Connection::Dispatch() {
   beast_http::request<beast_http::string_body> message = parser_->http.release();
   parser_.reset();
+  // The end of a body in another coding is not known, nor is where the next request begins.
+  const bool unknown_coding =
+      message.count(beast_http::field::transfer_encoding) > 0 && !message.chunked();
   ReplyTerms terms;
   terms.http_1_0 = message.version() < 11;
   terms.head = message.method() == beast_http::verb::head;
-  terms.keep_alive = message.keep_alive() && !shared_.draining.load() && !input_closed_;
+  terms.keep_alive =
+      message.keep_alive() && !shared_.draining.load() && !input_closed_ && !unknown_coding;
   terms.request_id = TakeRequestId(View(message["x-request-id"]));
   method_ = std::string(View(message.method_string()));
   Enter(Phase::kHandling);
@@ -235,6 +239,9 @@ void Connection::Dispatch() {
   absl::StatusOr<std::string> path = PathOfTarget(View(message.target()));
   if (path.ok() && message.version() >= 11 && message.count(beast_http::field::host) != 1) {
     path = InvalidArgumentError("An HTTP/1.1 request needs exactly one Host header");
+  }
+  if (unknown_coding) {
+    path = InvalidArgumentError("Only the transfer coding \"chunked\" is understood");
   }
   if (!path.ok()) {
     route_ = "unmatched";

@@ -63,6 +63,11 @@ absl::Status ParseError(simdjson::error_code error) {
       return WithCode(
           InvalidArgumentError("The request body nests deeper than %d levels", kMaxDepth),
           "invalid_json");
+    case simdjson::NUMBER_ERROR:
+      return WithCode(InvalidArgumentError("The request body holds a number that is malformed or "
+                                           "out of range: integers have 64 bits, other numbers "
+                                           "are finite doubles"),
+                      "invalid_json");
     case simdjson::CAPACITY:
     case simdjson::MEMALLOC:
       return ResourceExhaustedError("no memory to parse the request body");

@@ -5,6 +5,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -54,10 +55,12 @@ struct Field {
   absl::Status (*read)(std::string_view name, const Json& value, Body& body);
 };
 
-// Hands each member of `object` to its entry in one of `tables`; a name without one is refused.
+// Hands each member of `object` to its entry in one of `tables`. A name without one is refused, and
+// so is one that comes twice: readers of JSON disagree on which of the two counts.
 template <typename Body>
 absl::Status ReadFields(const simdjson::dom::object& object, Body& body,
                         std::initializer_list<std::span<const Field<Body>>> tables) {
+  std::vector<const Field<Body>*> seen;
   for (const simdjson::dom::key_value_pair member : object) {
     const std::string_view name = member.key;
     const Field<Body>* found = nullptr;
@@ -70,6 +73,11 @@ absl::Status ReadFields(const simdjson::dom::object& object, Body& body,
       const std::string shown(name.substr(0, 100));
       return FieldError(shown, "Unrecognized request field: " + shown);
     }
+    if (std::find(seen.begin(), seen.end(), found) != seen.end()) {
+      const std::string shown(name);
+      return FieldError(shown, shown + " is given twice");
+    }
+    seen.push_back(found);
     if (absl::Status status = found->read(name, member.value, body); !status.ok()) return status;
   }
   return absl::OkStatus();

@@ -13,6 +13,9 @@ namespace {
 
 namespace dom = simdjson::dom;
 
+// OpenAI's bound; a device may have a lower one.
+constexpr int64_t kMaxTopLogprobs = 20;
+
 // A completion body while it is read: what needs a second look when all fields are known.
 struct Draft {
   CompletionBody body;
@@ -28,7 +31,21 @@ struct Draft {
 
 using DraftField = Field<Draft>;
 
-absl::Status Ignore(std::string_view, const Json&, Draft&) { return absl::OkStatus(); }
+// What clients send for OpenAI's own bookkeeping: checked, and then not looked at.
+absl::Status IgnoreString(std::string_view name, const Json& value, Draft&) {
+  std::string text;
+  return ReadString(name, value, text);
+}
+
+absl::Status IgnoreBool(std::string_view name, const Json& value, Draft&) {
+  bool ignored = false;
+  return ReadBool(name, value, ignored);
+}
+
+absl::Status IgnoreObject(std::string_view name, const Json& value, Draft&) {
+  if (value.is_null() || value.is_object()) return absl::OkStatus();
+  return TypeError(name, value, "an object");
+}
 
 absl::Status Refuse(std::string_view name, const Json& value, Draft&) {
   if (value.is_null()) return absl::OkStatus();
@@ -223,13 +240,13 @@ constexpr DraftField kCommonFields[] = {
     {"response_format", ReadResponseFormat},
     {"spaces_between_special_tokens", RefuseFalse},
     // They cannot change the output.
-    {"user", Ignore},
-    {"metadata", Ignore},
-    {"store", Ignore},
-    {"service_tier", Ignore},
-    {"safety_identifier", Ignore},
-    {"prompt_cache_key", Ignore},
-    {"prompt_cache_retention", Ignore},
+    {"user", IgnoreString},
+    {"metadata", IgnoreObject},
+    {"store", IgnoreBool},
+    {"service_tier", IgnoreString},
+    {"safety_identifier", IgnoreString},
+    {"prompt_cache_key", IgnoreString},
+    {"prompt_cache_retention", IgnoreString},
     // They would, and are not offered.
     {"guided_json", Refuse},
     {"guided_regex", Refuse},
@@ -261,7 +278,7 @@ constexpr DraftField kChatFields[] = {
     {"tools", [](std::string_view name, const Json& value,
                  Draft& draft) { return ReadTools(name, value, draft.chat.tools); }},
     {"tool_choice", ReadToolChoice},
-    {"parallel_tool_calls", Ignore},
+    {"parallel_tool_calls", IgnoreBool},
     {"logprobs", [](std::string_view name, const Json& value,
                     Draft& draft) { return ReadBool(name, value, draft.wants_logprobs); }},
     {"top_logprobs", [](std::string_view name, const Json& value,
@@ -321,9 +338,10 @@ absl::Status FinishChat(Draft& draft) {
     return FieldError("top_logprobs", "top_logprobs is set, but logprobs is not true");
   }
   if (draft.wants_logprobs) params.logprobs = draft.top_logprobs.value_or(0);
-  if (params.logprobs.has_value() && *params.logprobs < 0) {
-    return FieldError("top_logprobs", absl::StrFormat("top_logprobs is %d; it must be at least 0",
-                                                      *params.logprobs));
+  if (params.logprobs.has_value() && (*params.logprobs < 0 || *params.logprobs > kMaxTopLogprobs)) {
+    return FieldError("top_logprobs",
+                      absl::StrFormat("top_logprobs is %d; it must be between 0 and %d",
+                                      *params.logprobs, kMaxTopLogprobs));
   }
   if (draft.max_completion_tokens.has_value()) {
     if (params.max_tokens.has_value() && *params.max_tokens != *draft.max_completion_tokens) {

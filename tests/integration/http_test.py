@@ -192,6 +192,7 @@ class HttpTest(unittest.TestCase):
                              ("guided_json", {}), ("guided_regex", "a"), ("model", 7),
                              ("truncate_prompt_tokens", 0), ("no_such_field", 1),
                              ("response_format", {"type": "json_object"}),
+                             ("user", 5), ("metadata", "x"), ("store", "yes"),
                              ("stream_options", {"include_usage": True})]:
             reply = self.complete(**{field: value})
             self.assertEqual(reply[0], 400, (field, value, reply[2]))
@@ -206,6 +207,17 @@ class HttpTest(unittest.TestCase):
             reply = self.chat(**{field: value})
             self.assertEqual(reply[0], 400, (field, value, reply[2]))
             self.assertTrue(reply[2]["error"]["param"].startswith(field), reply[2])
+
+        self.assert_error(self.chat(logprobs=True, top_logprobs=21), 400, "top_logprobs")
+
+    def test_a_field_that_comes_twice_is_refused(self):
+        for path, body, field in [
+                ("/v1/completions", '{"prompt":"a","prompt":"b"}', "prompt"),
+                ("/v1/completions", '{"prompt":"a","stop":"b","max_tokens":1,"stop":"c"}', "stop"),
+                ("/v1/chat/completions", '{"messages":[],"messages":[]}', "messages"),
+                ("/tokenize", '{"prompt":"a","prompt":"b"}', "prompt"),
+                ("/detokenize", '{"tokens":[1],"tokens":[2]}', "tokens")]:
+            self.assert_error(self.server.post(path, body), 400, field, text="twice")
 
     def test_harmless_fields_are_accepted(self):
         status, _, reply = self.chat(user="u", metadata={"a": "b"}, store=False, n=None,
@@ -249,6 +261,14 @@ class HttpTest(unittest.TestCase):
             except OSError:
                 pass
             self.assertEqual(Reader(sock).response()[0], 413)
+
+    def test_an_unknown_transfer_coding_ends_the_connection(self):
+        with self.server.connect() as sock:
+            sock.sendall(b"POST /tokenize HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n"
+                         b"GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n")
+            reader = Reader(sock)
+            self.assertEqual(reader.response()[0], 400)
+            self.assertEqual(reader.file.read(), b"")
 
     def test_huge_headers(self):
         with self.server.connect() as sock:
@@ -434,6 +454,17 @@ class LifeTest(unittest.TestCase):
                 self.assertEqual(status, 429, reply)
                 self.assertIn("retry-after", headers)
         server.stop()
+
+    def test_a_device_with_a_smaller_vocabulary_takes_the_tokens_it_has(self):
+        server = Server("--device-option", "vocab=200")
+        try:
+            status, _, reply = server.post("/v1/completions", {"prompt": [97, 98], "max_tokens": 4,
+                                                               "temperature": 0})
+            self.assertEqual((status, reply.get("usage", {}).get("completion_tokens")), (200, 4),
+                             reply)
+            self.assertEqual(server.post("/v1/completions", {"prompt": [200]})[0], 400)
+        finally:
+            server.stop()
 
     def test_sampling_reaches_the_device(self):
         server = Server()

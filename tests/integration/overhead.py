@@ -1,7 +1,7 @@
 """What the server itself costs per streamed token: streams over the fake device at full speed.
 Prints events per second and the CPU time of each of the server's threads per event.
 
-    RETICLE=build/release/bin/reticle python3 tests/integration/overhead.py [STREAMS [TOKENS]]
+    RETICLE=build/release/reticle python3 tests/integration/overhead.py [STREAMS [TOKENS]]
 """
 
 import glob

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Reads the corpus texts of this folder and makes training documents from them.
 
-Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, unknown.txt):
+Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, more.txt, unknown.txt):
   == NAME        begins an intent
   topic: T       follow-up questions apply after any intent with the same topic
   define: A|B    noun phrases; every phrasing of "what is ..." in WHATIS is applied to them
@@ -21,6 +21,10 @@ import re
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INTENT_FILES = ("reticle.txt", "hardwired.txt", "serving.txt", "smalltalk.txt")
+
+# What documents are made of: the share of questions outside the field, of noisy questions, of chats that are held to one
+# turn, and whether the templates of more.txt take part.
+MIX = {"unknown_share": 0.24, "noise": 0.0, "short": 0.0, "wide": False}
 
 WHATIS = """what is X|what is X|what is X|what's X|whats X|what is X exactly|explain X|explain X to me|can you explain X
 could you explain what X is|tell me about X|tell me about X|what does X mean|define X|X|X|what do you mean by X|what is meant by X
@@ -200,7 +204,12 @@ class Corpus:
             if intent.defines:
                 intent.weights.append(sum(intent.weights) * 0.6 + 6)
             intent.draw = sum(intent.weights) ** 0.5
+            intent.extra = []
+        by_name = {intent.name: intent for intent in self.intents}
+        for more in parse_intents(read_lines("more.txt")):
+            by_name[more.name].extra = more.questions
         self.unknown = parse_intents(["== unknown"] + unknown)[0]
+        self.unknown.extra = []
         self.unknown.weights = [weight(q) for q in self.unknown.questions]
         self.prose = [p.strip() for p in "\n".join(read_lines("prose.txt")).split("\n\n") if p.strip()]
         self.systems = [s for s in read_lines("system.txt") if s]
@@ -209,7 +218,7 @@ class Corpus:
         contexts = [line.partition(" ") for line in read_lines("contexts.txt")]
         self.before = [text for kind, _, text in contexts if kind == "before"]
         self.after = [text for kind, _, text in contexts if kind == "after"]
-        self.unknown_share, self.noise = 0.24, 0.0
+        self.mix = dict(MIX)
         self.words = [w for line in read_lines("words.txt") if not line.startswith("#") for w in line.split()]
         self.held_out = {normalise(line.partition(" => ")[0])
                          for line in read_lines(os.path.join("..", "eval", "questions.txt")) if " => " in line}
@@ -221,6 +230,8 @@ class Corpus:
 
     # --- questions -------------------------------------------------------------------------------------------------
     def _question(self, intent, rng):
+        if self.mix["wide"] and intent.extra and rng.random() < 0.3:
+            return self.grammar.expand(rng.choice(intent.extra), rng)
         index = rng.choices(range(len(intent.weights)), intent.weights)[0]
         if index == len(intent.questions):
             return rng.choice(self.whatis).replace("X", rng.choice(intent.defines))
@@ -287,12 +298,12 @@ class Corpus:
 
     def turn(self, rng):
         """One question that stands alone; returns (intent, question, answer)."""
-        if rng.random() < self.unknown_share:
+        if rng.random() < self.mix["unknown_share"]:
             intent = self.unknown
         else:
             intent = self._known(rng)
         question = self._question(intent, rng)
-        if self.noise and rng.random() < self.noise:
+        if self.mix["noise"] and rng.random() < self.mix["noise"]:
             if rng.random() < 0.7:
                 question = self._reword(question, rng, self.thesaurus, 0.4)
             roll = rng.random()
@@ -321,6 +332,8 @@ class Corpus:
     def chat(self, rng, turns=None):
         if turns is None:
             turns = rng.choices((1, 2, 3, 4, 6), (70, 17, 8, 4, 1))[0]
+            if self.mix["short"] and rng.random() < self.mix["short"]:
+                turns = 1
         system = rng.choice(self.systems) if rng.random() < 0.14 else ""
         intent, question, answer = self.turn(rng)
         messages = [(question, answer)]
@@ -342,12 +355,12 @@ class Corpus:
         picked = rng.sample(group, min(len(group), rng.choice((1, 2, 3)))) or [self.intents[0]]
         return " ".join(rng.choice(i.answers) for i in picked)
 
-    def documents(self, seed, count, unknown_share=0.24, noise=0.0):
-        """Yields up to `count` documents: ("prose", text) or ("chat", system, messages).
+    def documents(self, seed, count, **mix):
+        """mix: what differs from MIX. Yields up to `count` documents: ("prose", text) or ("chat", system, messages).
         A chat in which a held-out question of the evaluation came up by chance is left out."""
         rng = random.Random(seed)
         for _ in range(count):
-            self.unknown_share, self.noise = unknown_share, noise
+            self.mix = {**MIX, **mix}
             document = self._document(rng)
             if document[0] == "prose" or not any(normalise(q) in self.held_out for q, _ in document[2]):
                 yield document

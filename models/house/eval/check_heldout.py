@@ -18,10 +18,10 @@ def main():
     if len(held_out) != 150:
         sys.exit("expected 150 different questions, found %d" % len(held_out))
     texts, totals, seen, leaked = corpus.Corpus(), {}, set(), set()
-    for seed, count, unknown_share, noise, *_ in recipe.PHASES:
-        totals[seed, unknown_share, noise] = totals.get((seed, unknown_share, noise), 0) + count
+    for seed, count, mix, *_ in recipe.PHASES:
+        totals[seed] = (totals.get(seed, (0,))[0] + count, mix)
     streams = [texts.documents(recipe.TOKENIZER_SEED, recipe.TOKENIZER_DOCUMENTS)]
-    streams += [texts.documents(seed, count, share, noise) for (seed, share, noise), count in totals.items()]
+    streams += [texts.documents(seed, count, **mix) for seed, (count, mix) in totals.items()]
     for document in itertools.chain(*streams):
         if document[0] == "chat":
             for question, _ in document[2]:
