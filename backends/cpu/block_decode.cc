@@ -151,7 +151,8 @@ void DecodeRow(TensorType type, const std::byte* row, size_t count, float* out) 
     DecodeGroup(type, row, g, &group);
     const float min = group.min * static_cast<float>(group.sub_min);
     for (size_t i = 0; i < 32; ++i) {
-      const float scale = group.scale * static_cast<float>(group.sub_scale[i / 16]);
+      const size_t sub_group = i / 16;
+      const float scale = group.scale * static_cast<float>(group.sub_scale[sub_group]);
       out[32 * g + i] = scale * static_cast<float>(group.quants[i]) + min;
     }
   }

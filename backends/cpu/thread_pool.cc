@@ -53,7 +53,9 @@ void SpinBarrier::Wait() {
   const uint32_t generation = generation_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
     arrived_.store(0, std::memory_order_relaxed);
-    generation_.store(generation + 1, std::memory_order_release);
+    // seq_cst: notify_all first looks whether anybody waits, and that look must not overtake the
+    // store, or a thread that goes to sleep in between sleeps for ever.
+    generation_.store(generation + 1, std::memory_order_seq_cst);
     generation_.notify_all();
     return;
   }
@@ -68,7 +70,7 @@ ThreadPool::ThreadPool(int threads) : threads_(std::max(threads, 1)), barrier_(t
 
 ThreadPool::~ThreadPool() {
   stopping_.store(true, std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.fetch_add(1, std::memory_order_seq_cst);
   epoch_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
@@ -79,7 +81,7 @@ void ThreadPool::Run(absl::FunctionRef<void(int)> task) {
     return;
   }
   task_ = &task;
-  epoch_.fetch_add(1, std::memory_order_release);
+  epoch_.fetch_add(1, std::memory_order_seq_cst);
   epoch_.notify_all();
   task(0);
   barrier_.Wait();
