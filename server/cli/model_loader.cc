@@ -144,6 +144,11 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
                    scheduler::Engine::Create(std::move(device), engine_options, clock, probe));
   const reticle_capabilities& capabilities = model->engine_->capabilities();
   entry->limits = LimitsOf(capabilities, *entry->tokenizer);
+  if (capabilities.vocab_size < entry->tokenizer->vocab_size()) {
+    LogWarning(
+        "the device takes %d tokens and the tokenizer has %d: prompts with others are refused",
+        capabilities.vocab_size, entry->tokenizer->vocab_size());
+  }
   const std::string_view hash = capabilities.model_hash;
   entry->fingerprint = "fp_" + std::string(hash.empty() ? "unknown" : hash.substr(0, 12));
   entry->sink = std::make_unique<EngineSink>(*model->engine_);
