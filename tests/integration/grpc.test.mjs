@@ -82,7 +82,7 @@ test('a conversation is answered and ends by itself', async () => {
 });
 
 test('choices differ by seed and repeat with it', async () => {
-  const request = { prompt: 'Tokens', n: 3, sampling: { temperature: 1, seed: 7 }, stop: { max_tokens: 12, ignore_eos: true } };
+  const request = { prompt: 'Tokens', n: 3, sampling: { temperature: 2, seed: 7 }, stop: { max_tokens: 12, ignore_eos: true } };
   const [first, second] = [await unary('Generate', request), await unary('Generate', request)];
   assert.equal(first.choices.length, 3);
   assert.deepEqual(first.choices.map((c) => c.tokens), second.choices.map((c) => c.tokens));
