@@ -20,7 +20,7 @@ struct Subject {
 std::vector<Subject> Subjects(uint32_t vocab);
 
 // The part of the prompts that subjects and neighbours have in common, as a system prompt.
-constexpr uint32_t kSharedTokens = 40;
+inline constexpr uint32_t kSharedTokens = 40;
 
 // Request `index` of the traffic beside them: short, some with a subject's prompt or the beginning
 // of it.
