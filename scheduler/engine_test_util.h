@@ -44,8 +44,9 @@ struct Choice {
   // Takes up to `limit` events, and the end.
   size_t Read(size_t limit = SIZE_MAX) {
     size_t read = 0;
-    TokenEvent event;
-    while (read < limit && stream->Pop({&event, 1}) == 1) {
+    while (read < limit) {
+      TokenEvent event;
+      if (stream->Pop({&event, 1}) == 0) break;
       ++read;
       if (event.kind == TokenEvent::Kind::kPromptToken) {
         prompt.push_back(std::move(event));
