@@ -17,26 +17,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/gguf_value.h"
 #include "models/tensor_type.h"
 
 namespace reticle::models {
-
-// The type of a metadata value, numbered as in the specification.
-enum class GgufValueType : uint32_t {
-  kUint8 = 0,
-  kInt8 = 1,
-  kUint16 = 2,
-  kInt16 = 3,
-  kUint32 = 4,
-  kInt32 = 5,
-  kFloat32 = 6,
-  kBool = 7,
-  kString = 8,
-  kArray = 9,
-  kUint64 = 10,
-  kInt64 = 11,
-  kFloat64 = 12,
-};
 
 // One tensor of the file. `data` points into the map and lives as long as the GgufFile.
 struct GgufTensor {
@@ -46,19 +30,22 @@ struct GgufTensor {
   // matrix).
   std::vector<uint64_t> shape;
   std::span<const std::byte> data;
+  uint64_t file_offset;  // of `data`, from the start of the file
 
   uint64_t elements() const;
   uint64_t rows() const;  // product of shape[1..]
 };
 
-// Immutable after Open, so thread-safe. Views handed out live as long as the object.
+// Immutable after Open, so thread-safe. Views handed out live as long as the object. The file must
+// not be changed or truncated while it is open: the map would change with it.
 class GgufFile {
  public:
   // Maps and parses `path`. NOT_FOUND when it cannot be opened, INVALID_ARGUMENT or DATA_LOSS
   // (truncated) with the byte offset when it is no valid GGUF, UNIMPLEMENTED for a version or
   // tensor type that is not read.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
-  // Parses `bytes`, which must outlive the file. For tests and embedded models.
+  // Parses `bytes`, which must outlive the file and start at a multiple of 8 (as `new` and malloc
+  // give), so that tensors of floats are aligned. For tests and embedded models.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(std::span<const std::byte> bytes);
 
   ~GgufFile();
@@ -67,6 +54,8 @@ class GgufFile {
 
   uint32_t version() const;
   uint64_t size_bytes() const;
+  uint32_t alignment() const;    // of tensor data, bytes
+  uint64_t data_offset() const;  // where tensor data begin
 
   // Metadata. Get* return NOT_FOUND when the key is absent and INVALID_ARGUMENT, naming the key and
   // both types, when the value is of another type. GetUint and GetInt accept any integer type whose
@@ -80,6 +69,8 @@ class GgufFile {
   absl::StatusOr<std::vector<std::string_view>> GetStringArray(std::string_view key) const;
   absl::StatusOr<std::vector<int64_t>> GetIntArray(std::string_view key) const;  // any integer type
   absl::StatusOr<std::vector<float>> GetFloatArray(std::string_view key) const;  // F32 or F64
+  // The value itself, for arrays within arrays and for copying it to another file.
+  absl::StatusOr<GgufValue> Get(std::string_view key) const;
   // Keys in the order of the file.
   std::vector<std::string_view> Keys() const;
   absl::StatusOr<GgufValueType> TypeOf(std::string_view key) const;

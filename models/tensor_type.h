@@ -6,7 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
+
+#include "absl/status/statusor.h"
 
 namespace reticle::models {
 
@@ -35,6 +38,16 @@ struct TensorTypeTraits {
 std::optional<TensorTypeTraits> GetTensorTypeTraits(uint32_t ggml_type);
 TensorTypeTraits Traits(TensorType type);
 std::string_view TensorTypeName(TensorType type);
+// The name of any element type that ggml defines, read or not ("IQ2_XS"); empty for other numbers.
+std::string_view GgmlTypeName(uint32_t ggml_type);
+// All types that Reticle reads, by number.
+std::span<const TensorType> AllTensorTypes();
+
+// Bytes that a tensor of `shape` (innermost first) occupies. INVALID_ARGUMENT, naming the
+// dimension, when there are none or more than kMaxTensorDimensions, one is zero, the row is no
+// whole number of blocks, or the product does not fit 63 bits.
+inline constexpr size_t kMaxTensorDimensions = 4;
+absl::StatusOr<uint64_t> TensorSizeBytes(TensorType type, std::span<const uint64_t> shape);
 
 }  // namespace reticle::models
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,14 @@ struct EngineOptions {
   // Decode credits granted ahead to a device that can run ahead; 0: as the device allows, at
   // most 64.
   uint32_t run_ahead = 0;
+  // A sequence whose reader has made no room for this long yields its memory and its slot to others
+  // when they are short, and is recomputed once there is room.
+  int64_t stall_ns = 100'000'000;
+  // How often one sequence is recomputed after a loss of the device before it ends with kError.
+  uint32_t max_recoveries = 3;
+  // A device that has work and gives no completion for this long counts as lost; 0: waits for ever.
+  // A CPU may well take tens of seconds for one chunk of a large model's prompt.
+  int64_t watchdog_ns = 300'000'000'000;
 };
 
 class Engine {
@@ -43,10 +52,11 @@ class Engine {
   // ---- any thread
   // Queues a request. INVALID_ARGUMENT (prompt empty or not below the context limit, token out of
   // the vocabulary, a parameter that the device does not offer: both numbers are named),
-  // RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining or device lost). On an error no stream
-  // is touched.
+  // NOT_FOUND (adapter not loaded), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining or
+  // device lost). On an error no stream is touched. A stream serves one sequence in its life.
   absl::Status Submit(Request request);
-  // As Submit would, without queueing; lets a front end refuse before it has built streams.
+  // As Submit would, without queueing and without a look at the streams; lets a front end refuse
+  // before it has built them.
   absl::Status Validate(const Request& request) const;
   // From now on Submit refuses with UNAVAILABLE; what is queued or running goes on.
   void BeginDrain();
@@ -55,13 +65,23 @@ class Engine {
   // Ends everything that is queued or running with kError and this status, within one step.
   void AbortAll(absl::Status status);
   EngineGauges Gauges() const;
+  // Those of the device, but for context_limit, which is never longer than the whole KV memory.
   const reticle_capabilities& capabilities() const;
+  // The device is lost and could not be brought back (yet).
+  bool Lost() const;
   absl::StatusOr<reticle_health> Health() const;
   absl::StatusOr<reticle_stats> DeviceStats() const;
   // Tokens of `prompt` whose KV blocks are cached now (a hint for the dispatcher).
-  uint32_t CachedPrefixTokens(std::span<const TokenId> prompt) const;
-  // `wake` is called, from any thread, when Step has new work while the engine may be asleep
-  // (submit, cancel, room in a stream).
+  uint32_t CachedPrefixTokens(std::span<const TokenId> prompt, uint64_t adapter = 0) const;
+  // Loads or unloads an adapter on the device, on the engine thread; `done` is called there with
+  // the result. It must be quick and must not call into the engine.
+  void LoadAdapter(uint64_t adapter, std::string path, float scale,
+                   std::function<void(absl::Status)> done);
+  void UnloadAdapter(uint64_t adapter, std::function<void(absl::Status)> done);
+  bool AdapterLoaded(uint64_t adapter) const;
+  // `wake` is called, from any thread, when Step has new work after PrepareSleep returned true
+  // (submit, cancel, room in a stream), at most once for each such return. It must not call into
+  // the engine.
   void SetWake(std::function<void()> wake);
 
   // ---- the engine thread
@@ -70,18 +90,19 @@ class Engine {
   bool Step();
   // Before sleeping: asks the device for an event. False when there is something to do already.
   bool PrepareSleep();
-  // The device's event descriptor, or -1.
+  // The device's event descriptor, or -1. Whoever slept on it reads it to clear it.
   int event_fd() const;
-  // The earliest time at which Step has something to do by itself (a deadline), on the clock;
-  // INT64_MAX: none.
+  // The earliest time at which Step has something to do by itself (a deadline; a look at a device
+  // without an event descriptor), on the clock; INT64_MAX: none.
   int64_t next_timer_ns() const;
   // Aborts if an invariant of the engine's state does not hold. For tests.
   void CheckInvariants() const;
 
  private:
-  Engine();
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  explicit Engine(std::unique_ptr<Impl> impl);
+
+  const std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace reticle::scheduler

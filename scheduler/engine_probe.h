@@ -25,6 +25,7 @@ class EngineProbe {
   // After a step: tokens fed and generated in it, and the gauges.
   virtual void OnStep(uint32_t prefill_tokens, uint32_t decode_tokens, const EngineGauges& gauges) {
   }
+  // One call for each choice, at its first admission.
   virtual void OnAdmitted(const Request& request, uint32_t prompt_tokens, uint32_t cached_tokens,
                           int64_t queue_ns) {}
   virtual void OnFirstToken(int64_t since_arrival_ns) {}

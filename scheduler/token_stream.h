@@ -68,19 +68,24 @@ struct SequenceEnd {
   uint32_t preemptions = 0;
 };
 
+class EngineSignal;
+
 // Told when a stream that asked for it has something to read. Called on the engine thread, so it
-// must be quick, must not block and must not call into the engine.
+// must be quick, must not block and must not call into the engine. It may use the consumer's side
+// of the stream.
 class StreamListener {
  public:
   virtual ~StreamListener() = default;
   virtual void OnStreamReady() = 0;
 };
 
-// Producer: the engine thread. Consumer: one thread at a time. Cancel: any thread.
+// Producer: the engine thread. Consumer: one thread at a time. Cancel: any thread. Lock-free, but
+// for waking an engine that sleeps; nothing is allocated per event unless it has logprobs.
 class TokenStream {
  public:
-  // Holds up to `capacity` (rounded up to a power of two) events. `listener` must stay alive until
-  // the stream has ended or the consumer called Detach(); may be null for consumers that only poll.
+  // Holds up to `capacity` (at least 1; rounded up to a power of two) events. `listener` must stay
+  // alive until Detach() has returned or the stream is gone; may be null for consumers that only
+  // poll.
   TokenStream(size_t capacity, StreamListener* listener);
   ~TokenStream();
   TokenStream(const TokenStream&) = delete;
@@ -94,23 +99,56 @@ class TokenStream {
   // Asks for one OnStreamReady() when an event or the end is there. Returns false, and asks for
   // nothing, when something is there already.
   bool Arm();
-  // After this returns, OnStreamReady is not running and will not be called.
+  // After this returns, OnStreamReady is not running and will not be called. Waits for a call that
+  // is under way, unless it is made from within that call.
   void Detach();
   // Asks the engine to end the sequence within one step. Events may still arrive before the end.
   void Cancel();
 
   // ---- producer
+  // Whom Cancel and Pop shall notify from now on. False when the stream serves a sequence already.
+  bool Attach(std::shared_ptr<EngineSignal> signal);
+  bool attached() const { return signal_.load(std::memory_order_acquire) != nullptr; }
+  size_t capacity() const { return mask_ + 1; }
   size_t FreeSlots() const;
+  // As FreeSlots() > reserved; when not, the next Pop notifies the signal of room.
+  bool AwaitRoom(size_t reserved);
   // Requires FreeSlots() > 0. The wake-up is sent by Flush.
   void Push(TokenEvent event);
+  // Nothing may be pushed after it.
   void Finish(SequenceEnd end);
   // Wakes the consumer if it is armed and something was pushed: once for all tokens of a step.
   void Flush();
-  bool cancelled() const;
+  bool cancelled() const { return cancelled_.load(std::memory_order_seq_cst); }
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  static constexpr uint32_t kArmed = 1u << 0;
+  static constexpr uint32_t kCalling = 1u << 1;
+  static constexpr uint32_t kDetached = 1u << 2;
+
+  bool SomethingThere() const;
+
+  const size_t mask_;
+  StreamListener* const listener_;
+  const std::unique_ptr<TokenEvent[]> ring_;
+
+  // Both sides.
+  alignas(64) std::atomic<uint32_t> wake_{0};  // kArmed, kCalling, kDetached
+  std::atomic<bool> wants_room_{false};
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> finished_{false};
+  std::atomic<const void*> caller_{nullptr};  // stands for the thread within OnStreamReady
+  std::atomic<EngineSignal*> signal_{nullptr};
+  std::shared_ptr<EngineSignal> signal_owner_;  // written once, before signal_
+  SequenceEnd end_;                             // written once, before finished_
+
+  // The consumer's.
+  alignas(64) std::atomic<size_t> head_{0};  // events popped
+  size_t seen_tail_ = 0;
+
+  // The producer's.
+  alignas(64) std::atomic<size_t> tail_{0};  // events pushed
+  bool unflushed_ = false;
 };
 
 }  // namespace reticle::scheduler

@@ -15,7 +15,7 @@ def parse_arguments(description):
     parser.add_argument("build_dir", type=pathlib.Path)
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
     parser.add_argument("only", nargs="*", help="substrings of the paths to look at (default: all)")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def entries(build_dir, only=()):

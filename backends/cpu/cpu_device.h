@@ -1,0 +1,22 @@
+// The CPU as a device: the Llama architecture from GGUF files, behind the device ABI.
+//
+//   auto driver = backends::Driver::FromApi(backends::cpu::CpuDeviceApi());
+//
+// Host-paged KV. Options (reticle_device_config.options):
+//   hash         "content" (default): model_hash is the SHA-256 of the file, which reads all of it;
+//                "none": no hash, for a quicker start
+//   kv           "f32": keys and values in full precision, whatever kv_type says; for comparisons
+//   step_tokens  prompt tokens that one step feeds at most, 1 .. 8192 (default 512)
+#ifndef RETICLE_BACKENDS_CPU_CPU_DEVICE_H_
+#define RETICLE_BACKENDS_CPU_CPU_DEVICE_H_
+
+#include "backends/abi/reticle_device.h"
+
+namespace reticle::backends::cpu {
+
+// A static table. Thread-safe.
+const reticle_device_api* CpuDeviceApi();
+
+}  // namespace reticle::backends::cpu
+
+#endif  // RETICLE_BACKENDS_CPU_CPU_DEVICE_H_

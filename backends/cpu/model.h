@@ -1,0 +1,64 @@
+// A Llama-architecture model ready to compute: weights packed for the kernels, norms and embedding
+// rows as they lie in the file.
+#ifndef RETICLE_BACKENDS_CPU_MODEL_H_
+#define RETICLE_BACKENDS_CPU_MODEL_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backends/cpu/aligned_memory.h"
+#include "backends/cpu/packed_matrix.h"
+#include "backends/cpu/thread_pool.h"
+#include "models/gguf.h"
+#include "models/llama_config.h"
+
+namespace reticle::backends::cpu {
+
+struct ModelLayer {
+  std::span<const float> attn_norm;
+  std::span<const float> ffn_norm;
+  PackedMatrix q, k, v, o, gate, up, down;
+};
+
+// Immutable after Load, so thread-safe.
+class Model {
+ public:
+  // Bytes of memory that Load takes for the packed weights.
+  static absl::StatusOr<uint64_t> WeightBytes(const models::GgufFile& file);
+  // Packs the weights of `file`, which must outlive the model, with the threads of `pool`. The
+  // errors of ReadLlamaConfig and BindLlamaWeights; INVALID_ARGUMENT naming tensor and row for a
+  // weight that is not finite; RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file,
+                                                     ThreadPool& pool);
+
+  const models::LlamaConfig& config() const { return config_; }
+  std::span<const ModelLayer> layers() const { return layers_; }
+  std::span<const float> output_norm() const { return output_norm_; }
+  const PackedMatrix& output() const { return output_; }
+  // Radians by which each pair of dimensions turns from one position to the next.
+  std::span<const double> rope_frequencies() const { return rope_frequencies_; }
+  uint64_t weight_bytes() const { return memory_.size(); }
+
+  // Writes the embedding of `token` (below the vocabulary's size): dim floats.
+  void Embed(uint32_t token, float* out) const;
+
+ private:
+  Model() = default;
+
+  models::LlamaConfig config_;
+  AlignedMemory memory_;
+  std::vector<ModelLayer> layers_;
+  std::span<const float> output_norm_;
+  PackedMatrix output_;
+  std::vector<double> rope_frequencies_;
+  models::TensorType embedding_type_ = models::TensorType::kF32;
+  const std::byte* embedding_ = nullptr;
+  size_t embedding_row_bytes_ = 0;
+};
+
+}  // namespace reticle::backends::cpu
+
+#endif  // RETICLE_BACKENDS_CPU_MODEL_H_

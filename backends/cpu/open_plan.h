@@ -1,0 +1,41 @@
+// What opening a device comes to: the numbers of a configuration checked against the model and the
+// machine, before anything large is allocated.
+#ifndef RETICLE_BACKENDS_CPU_OPEN_PLAN_H_
+#define RETICLE_BACKENDS_CPU_OPEN_PLAN_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "backends/abi/reticle_device.h"
+#include "backends/cpu/forward.h"
+#include "backends/cpu/kv_cache.h"
+#include "models/llama_config.h"
+
+namespace reticle::backends::cpu {
+
+struct OpenPlan {
+  int threads = 1;
+  KvGeometry kv;
+  uint64_t kv_blocks = 0;
+  uint32_t context_limit = 0;
+  uint32_t max_sequences = 0;
+  uint32_t step_tokens = 0;
+  bool hash = true;
+  Forward::Options forward;
+
+  uint64_t kv_bytes() const { return kv_blocks * kv.block_bytes(); }
+};
+
+// Bytes of memory that this process may still take: what the system says is available, bounded by
+// the cgroup's limit. UINT64_MAX when neither is known.
+uint64_t AvailableMemory();
+
+// `config` is whole. INVALID_ARGUMENT names field, value and limit; RESOURCE_EXHAUSTED gives the
+// needs of weights, KV and activations beside `available_bytes`.
+absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
+                                      const models::LlamaConfig& model, uint64_t weight_bytes,
+                                      uint64_t available_bytes);
+
+}  // namespace reticle::backends::cpu
+
+#endif  // RETICLE_BACKENDS_CPU_OPEN_PLAN_H_

@@ -1,0 +1,100 @@
+#include "backends/cpu/open_plan.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "models/synthetic.h"
+
+namespace reticle::backends::cpu {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr uint64_t kGiB = uint64_t{1} << 30;
+
+std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+absl::StatusOr<OpenPlan> Plan(const reticle_device_config& config, uint64_t available = 8 * kGiB,
+                              uint64_t weights = kGiB) {
+  return MakeOpenPlan(config, models::SmallWideLlamaConfig(), weights, available);
+}
+
+TEST(OpenPlanTest, DefaultsFitTheModel) {
+  const auto plan = Plan({});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->context_limit, models::SmallWideLlamaConfig().context_length);
+  EXPECT_EQ(plan->kv.block_tokens, 16u);
+  EXPECT_EQ(plan->kv.type, KvType::kF16);
+  EXPECT_GE(plan->kv_blocks * plan->kv.block_tokens, uint64_t{plan->context_limit} * 64);
+  EXPECT_GE(plan->threads, 1);
+}
+
+TEST(OpenPlanTest, TheContextShrinksToTheKvThatIsThere) {
+  reticle_device_config config{};
+  const KvGeometry kv = Plan({})->kv;
+  config.kv_bytes = 3 * kv.block_bytes() + 5;
+  const auto plan = Plan(config);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->kv_blocks, 3u);
+  EXPECT_EQ(plan->context_limit, 48u);
+}
+
+TEST(OpenPlanTest, RefusalsNameFieldValueAndLimit) {
+  reticle_device_config config{};
+  config.context_limit = 1u << 30;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("context_limit is 1073741824"));
+  config = {};
+  config.kv_block_tokens = 24;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("kv_block_tokens is 24"));
+  config = {};
+  config.kv_type = 3;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("kv_type is 3"));
+  config = {};
+  config.kv_bytes = 10;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("kv_bytes is 10"));
+  config = {};
+  config.device_index = 1;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("device_index is 1"));
+  config = {};
+  config.threads = 1000000;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("threads is 1000000"));
+  config = {};
+  config.max_sequences = 1000000;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("max_sequences is 1000000"));
+  config = {};
+  config.context_limit = 64;
+  config.kv_bytes = Plan({})->kv.block_bytes();
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("hold 16 tokens"));
+  const reticle_option unknown[] = {{"colour", "red"}};
+  config = {};
+  config.options = unknown;
+  config.option_count = 1;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("'colour'"));
+  const reticle_option zero[] = {{"step_tokens", "0"}};
+  config.options = zero;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("step_tokens is '0'"));
+}
+
+TEST(OpenPlanTest, AModelThatDoesNotFitIsRefusedWithTheNumbers) {
+  const auto plan = Plan({}, 4 * kGiB, 6 * kGiB);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(plan.status()), HasSubstr(std::to_string(4 * kGiB)));
+}
+
+TEST(OpenPlanTest, OptionsAreRead) {
+  const reticle_option options[] = {{"step_tokens", "33"}, {"hash", "none"}, {"kv", "f32"}};
+  reticle_device_config config{};
+  config.options = options;
+  config.option_count = 3;
+  const auto plan = Plan(config);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->step_tokens, 33u);
+  EXPECT_FALSE(plan->hash);
+  EXPECT_EQ(plan->kv.type, KvType::kF32);
+}
+
+TEST(OpenPlanTest, TheMachineSaysHowMuchMemoryItHas) { EXPECT_GT(AvailableMemory(), 0u); }
+
+}  // namespace
+}  // namespace reticle::backends::cpu

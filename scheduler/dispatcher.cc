@@ -1,0 +1,175 @@
+#include "scheduler/dispatcher.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "base/status.h"
+
+namespace reticle::scheduler {
+namespace {
+
+// A cached prefix is worth following while the engine that has it is busier than the least busy one
+// by no more than this part of its full-speed capacity.
+constexpr double kLoadForPrefix = 0.5;
+
+bool Works(const Engine& engine) {
+  if (engine.Lost()) return false;
+  const absl::StatusOr<reticle_health> health = engine.Health();
+  return health.ok() && health->state != RETICLE_HEALTH_FAILED;
+}
+
+// Sequences per sequence that the device serves at full speed.
+double Load(const Engine& engine) {
+  const EngineGauges gauges = engine.Gauges();
+  const reticle_capabilities& caps = engine.capabilities();
+  const uint32_t full_speed = caps.pipeline_depth != 0
+                                  ? std::min(caps.pipeline_depth, caps.max_sequences)
+                                  : caps.max_sequences;
+  return static_cast<double>(gauges.running + gauges.waiting) / full_speed;
+}
+
+struct Candidate {
+  Engine* engine;
+  double load;
+  uint32_t cached;
+};
+
+// Candidates in the order in which to ask them.
+void Rank(std::vector<Candidate>* candidates) {
+  double least = candidates->front().load;
+  for (const Candidate& candidate : *candidates) least = std::min(least, candidate.load);
+  for (Candidate& candidate : *candidates) {
+    if (candidate.load > least + kLoadForPrefix) candidate.cached = 0;
+  }
+  std::stable_sort(candidates->begin(), candidates->end(),
+                   [](const Candidate& a, const Candidate& b) {
+                     return a.cached != b.cached ? a.cached > b.cached : a.load < b.load;
+                   });
+}
+
+// How much a client can do about it: the higher, the rather it is told.
+int Weight(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      return 3;
+    case absl::StatusCode::kUnavailable:
+      return 2;
+    case absl::StatusCode::kNotFound:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+bool AnotherMayTakeIt(const absl::Status& status) { return Weight(status) > 0; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Dispatcher>> Dispatcher::Create(std::vector<Engine*> engines) {
+  if (engines.empty()) return InvalidArgumentError("engines holds 0; it must hold at least 1");
+  for (const Engine* engine : engines) {
+    if (engine == nullptr) return InvalidArgumentError("engines holds a null");
+    const reticle_capabilities& first = engines[0]->capabilities();
+    const reticle_capabilities& caps = engine->capabilities();
+    if (caps.vocab_size != first.vocab_size) {
+      return InvalidArgumentError("vocab_size is %u on one device, %u on another", first.vocab_size,
+                                  caps.vocab_size);
+    }
+    const std::string_view hash = caps.model_hash;
+    const std::string_view first_hash = first.model_hash;
+    if (!hash.empty() && !first_hash.empty() && hash != first_hash) {
+      return InvalidArgumentError("model_hash is %s on one device, %s on another", first_hash,
+                                  hash);
+    }
+  }
+  return std::unique_ptr<Dispatcher>(new Dispatcher(std::move(engines)));
+}
+
+Dispatcher::Dispatcher(std::vector<Engine*> engines)
+    : engines_(std::move(engines)), capabilities_(engines_[0]->capabilities()) {
+  for (size_t i = 1; i < engines_.size(); ++i) {
+    const reticle_capabilities& caps = engines_[i]->capabilities();
+    reticle_capabilities& all = capabilities_;
+    all.context_limit = std::min(all.context_limit, caps.context_limit);
+    all.features &= caps.features;
+    if (caps.max_top_k != 0) {
+      all.max_top_k = all.max_top_k == 0 ? caps.max_top_k : std::min(all.max_top_k, caps.max_top_k);
+    }
+    all.max_logprobs = std::min(all.max_logprobs, caps.max_logprobs);
+    all.max_stop_ids = std::min(all.max_stop_ids, caps.max_stop_ids);
+    all.max_sequences += caps.max_sequences;
+    all.kv_token_capacity += caps.kv_token_capacity;
+    all.kv_block_count += caps.kv_block_count;
+    all.pipeline_depth += caps.pipeline_depth;
+  }
+}
+
+absl::Status Dispatcher::Submit(Request request) {
+  if (engines_.size() == 1) return engines_[0]->Submit(std::move(request));
+  RETURN_IF_ERROR(Validate(request));
+  std::vector<Candidate> candidates;
+  for (Engine* engine : engines_) {
+    if (request.adapter != 0 && !engine->AdapterLoaded(request.adapter)) continue;
+    if (!Works(*engine)) continue;
+    const bool reads_cache = request.use_prefix_cache && !request.sampling.prompt_logprobs;
+    candidates.push_back(
+        {engine, Load(*engine),
+         reads_cache ? engine->CachedPrefixTokens(*request.prompt, request.adapter) : 0});
+  }
+  if (candidates.empty()) {
+    return UnavailableError("of %u devices none that could take the request works",
+                            engines_.size());
+  }
+  Rank(&candidates);
+  absl::Status refusal;
+  for (const Candidate& candidate : candidates) {
+    // A copy of pointers and small vectors; the prompt is shared.
+    absl::Status status = candidate.engine->Submit(request);
+    if (status.ok() || !AnotherMayTakeIt(status)) return status;
+    if (refusal.ok() || Weight(status) > Weight(refusal)) refusal = std::move(status);
+  }
+  return refusal;
+}
+
+absl::Status Dispatcher::Validate(const Request& request) const {
+  absl::Status refusal;
+  for (const Engine* engine : engines_) {
+    absl::Status status = engine->Validate(request);
+    if (status.ok()) return status;
+    if (refusal.ok() || Weight(status) > Weight(refusal)) refusal = std::move(status);
+  }
+  return refusal;
+}
+
+void Dispatcher::BeginDrain() {
+  for (Engine* engine : engines_) engine->BeginDrain();
+}
+
+bool Dispatcher::Idle() const {
+  return std::all_of(engines_.begin(), engines_.end(),
+                     [](const Engine* engine) { return engine->Idle(); });
+}
+
+void Dispatcher::AbortAll(absl::Status status) {
+  for (Engine* engine : engines_) engine->AbortAll(status);
+}
+
+EngineGauges Dispatcher::Gauges() const {
+  EngineGauges sum;
+  for (const Engine* engine : engines_) {
+    const EngineGauges gauges = engine->Gauges();
+    sum.running += gauges.running;
+    sum.waiting += gauges.waiting;
+    sum.kv_blocks_total += gauges.kv_blocks_total;
+    sum.kv_blocks_used += gauges.kv_blocks_used;
+  }
+  return sum;
+}
+
+bool Dispatcher::Healthy() const {
+  return std::any_of(engines_.begin(), engines_.end(),
+                     [](const Engine* engine) { return Works(*engine); });
+}
+
+}  // namespace reticle::scheduler

@@ -1,0 +1,52 @@
+// From options to a served model: file, tokenizer, template, device and engine.
+#ifndef RETICLE_SERVER_CLI_MODEL_LOADER_H_
+#define RETICLE_SERVER_CLI_MODEL_LOADER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backends/abi/device.h"
+#include "base/clock.h"
+#include "scheduler/engine.h"
+#include "scheduler/engine_probe.h"
+#include "scheduler/engine_thread.h"
+#include "server/cli/serve_options.h"
+#include "server/core/model.h"
+
+namespace reticle::server::cli {
+
+// A driver that is linked into the binary.
+struct BuiltInDriver {
+  std::string name;
+  const reticle_device_api* api = nullptr;
+};
+
+// A model entry whose engine runs. The entry must not be used after this is gone: that stops the
+// engine's thread.
+class LoadedModel {
+ public:
+  // Errors name the file, option or device at fault. `clock` and `probe` (may be null) must outlive
+  // the model.
+  static absl::StatusOr<std::unique_ptr<LoadedModel>> Load(
+      const ServeOptions& options, const std::vector<BuiltInDriver>& drivers, Clock& clock,
+      scheduler::EngineProbe* probe);
+  ~LoadedModel();
+
+  const std::shared_ptr<const ModelEntry>& entry() const { return entry_; }
+  scheduler::Engine& engine() { return *engine_; }
+  // One line for people: model, device, context, KV memory.
+  std::string Describe() const;
+
+ private:
+  LoadedModel();
+
+  std::unique_ptr<scheduler::Engine> engine_;
+  std::unique_ptr<scheduler::EngineThread> thread_;
+  std::shared_ptr<const ModelEntry> entry_;
+};
+
+}  // namespace reticle::server::cli
+
+#endif  // RETICLE_SERVER_CLI_MODEL_LOADER_H_

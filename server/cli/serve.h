@@ -1,0 +1,40 @@
+// `reticle serve`: the life of a server process.
+#ifndef RETICLE_SERVER_CLI_SERVE_H_
+#define RETICLE_SERVER_CLI_SERVE_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/engine_probe.h"
+#include "server/cli/model_loader.h"
+#include "server/cli/serve_options.h"
+#include "server/core/front.h"
+#include "server/core/server_context.h"
+#include "server/core/server_probe.h"
+
+namespace reticle::server::cli {
+
+// The concrete parts, which main() alone knows.
+struct ServeParts {
+  std::vector<BuiltInDriver> drivers;
+  // Metrics; null or empty: none. They must outlive the call.
+  scheduler::EngineProbe* engine_probe = nullptr;
+  ServerProbe* server_probe = nullptr;
+  std::function<std::string()> render_metrics;
+  // Told once the engine runs, so that its gauges can be read; and, with null, before it is gone.
+  std::function<void(LoadedModel*)> on_model;
+  // Starts the gRPC front; empty: there is none.
+  std::function<absl::StatusOr<std::unique_ptr<Front>>(const HostPort&, ServerContext&)> start_grpc;
+};
+
+// Opens the listeners, loads the model while they answer 503, serves until SIGTERM or SIGINT,
+// drains and returns the exit status. A second signal ends the process at once. Call it before any
+// other thread exists: it blocks the two signals for all of them.
+int Serve(const ServeOptions& options, const ServeParts& parts);
+
+}  // namespace reticle::server::cli
+
+#endif  // RETICLE_SERVER_CLI_SERVE_H_

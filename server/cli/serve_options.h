@@ -1,0 +1,74 @@
+// The options of `reticle serve`, from a TOML file and the command line.
+#ifndef RETICLE_SERVER_CLI_SERVE_OPTIONS_H_
+#define RETICLE_SERVER_CLI_SERVE_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/http/http_server.h"
+
+namespace reticle::server::cli {
+
+struct ServeOptions {
+  // Model.
+  std::string model;     // GGUF file; empty: the embedded house model
+  std::string model_id;  // empty: "house", or the file's name without its ending
+  std::vector<std::string> aliases;
+
+  // Device.
+  std::string device = "cpu";  // a built-in driver, or the path of a driver library (.so)
+  uint32_t device_index = 0;
+  std::vector<std::string> device_options;  // name=value, for the driver
+  uint32_t threads = 0;                     // compute threads; 0: the driver's choice
+  std::string kv_type = "default";          // default, f16, q8_0
+  std::string kv_size = "0";                // bytes, or with KiB, MiB, GiB; 0: the driver's choice
+  uint32_t kv_block_tokens = 0;             // 0: the driver's choice
+  uint32_t context = 0;                     // tokens; 0: the model's own
+  uint32_t max_sequences = 0;               // that run at once; 0: the driver's choice
+
+  // Scheduling.
+  uint32_t max_waiting = 1024;
+  uint32_t step_tokens = 0;  // 0: the device's
+  uint32_t run_ahead = 0;    // 0: as the device allows
+  bool prefix_cache = true;
+
+  // Fronts. "HOST:PORT", "PORT" (on 127.0.0.1) or "none".
+  std::string http = "127.0.0.1:8080";
+  std::string grpc = "127.0.0.1:50051";
+  http::HttpOptions http_options;  // host and port come from `http`
+
+  int64_t drain_timeout_s = 30;
+  std::string log_level = "info";  // debug, info, warning, error, off
+
+  // INVALID_ARGUMENT naming the first option that is out of its limits.
+  absl::Status Validate() const;
+};
+
+// Why the program ends with the parsing of its command line, by --help or by a mistake: the exit
+// status and what to print, to standard output for status 0 and else to standard error.
+struct CommandLineExit {
+  int status = 0;
+  std::string output;
+};
+
+// `arguments`: those behind "serve". The TOML file that --config names is read first, then the
+// flags. On success `options` is filled and nullopt comes back.
+std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string>& arguments,
+                                                   ServeOptions& options);
+
+struct HostPort {
+  std::string host;
+  uint16_t port = 0;
+};
+// "HOST:PORT", "[V6]:PORT", ":PORT" or "PORT"; without a host it is 127.0.0.1.
+absl::StatusOr<HostPort> ParseHostPort(const std::string& text);
+
+// "0", "1048576", "512MiB", "2GiB".
+absl::StatusOr<uint64_t> ParseByteSize(const std::string& text);
+
+}  // namespace reticle::server::cli
+
+#endif  // RETICLE_SERVER_CLI_SERVE_OPTIONS_H_

@@ -1,0 +1,27 @@
+// A network front, as main() sees it.
+#ifndef RETICLE_SERVER_CORE_FRONT_H_
+#define RETICLE_SERVER_CORE_FRONT_H_
+
+#include <cstdint>
+#include <string>
+
+namespace reticle::server {
+
+// Listening and serving from its creation on. The destructor ends what still runs and joins its
+// threads. BeginDrain and busy are thread-safe.
+class Front {
+ public:
+  virtual ~Front() = default;
+  // Where clients reach it, with the port that was picked: "http://127.0.0.1:8080".
+  virtual std::string address() const = 0;
+  // ServerContext::SetReady was called.
+  virtual void OnReady() {}
+  // ServerContext::BeginDrain was called: take no new calls, let those that run finish.
+  virtual void BeginDrain() = 0;
+  // Calls that are being answered, or whose answer is not yet sent.
+  virtual int64_t busy() const = 0;
+};
+
+}  // namespace reticle::server
+
+#endif  // RETICLE_SERVER_CORE_FRONT_H_

@@ -1,0 +1,67 @@
+// What both fronts share: models, clock, probe, limits, and where the server stands in its life.
+#ifndef RETICLE_SERVER_CORE_SERVER_CONTEXT_H_
+#define RETICLE_SERVER_CORE_SERVER_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "server/core/model.h"
+#include "server/core/server_probe.h"
+#include "server/core/valid_request.h"
+
+namespace reticle::server {
+
+enum class Lifecycle : uint8_t {
+  kLoading,  // listeners are open, no model yet
+  kReady,
+  kDraining,  // no new generation; what runs goes on
+};
+
+// Thread-safe. Must outlive the fronts and every Generation.
+class ServerContext {
+ public:
+  struct Options {
+    RequestLimits limits;
+    // Text of GET /metrics (Prometheus exposition format). Empty function: no metrics.
+    std::function<std::string()> render_metrics;
+  };
+
+  // `clock` must be the engines' clock; it and `probe` (null: nobody listens) must outlive this.
+  ServerContext(Options options, Clock& clock, ServerProbe* probe);
+
+  ModelRegistry& models() { return models_; }
+  const ModelRegistry& models() const { return models_; }
+  Clock& clock() const { return clock_; }
+  ServerProbe& probe() const { return probe_; }
+  const Options& options() const { return options_; }
+
+  Lifecycle lifecycle() const { return lifecycle_.load(std::memory_order_acquire); }
+  // Loading to ready. No effect when draining has begun.
+  void SetReady();
+  void BeginDrain();
+  // OK when generations may start; UNAVAILABLE while loading or draining.
+  absl::Status CheckAdmission() const;
+  // "loading", "ready" or "draining".
+  static const char* LifecycleName(Lifecycle lifecycle);
+
+  // Generations that run now.
+  int64_t active_generations() const { return active_.load(std::memory_order_acquire); }
+
+ private:
+  friend class Generation;
+
+  const Options options_;
+  Clock& clock_;
+  ServerProbe& probe_;
+  ModelRegistry models_;
+  std::atomic<Lifecycle> lifecycle_{Lifecycle::kLoading};
+  std::atomic<int64_t> active_{0};
+};
+
+}  // namespace reticle::server
+
+#endif  // RETICLE_SERVER_CORE_SERVER_CONTEXT_H_

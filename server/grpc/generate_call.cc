@@ -1,0 +1,308 @@
+#include "server/grpc/generate_call.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/status.h"
+#include "server/core/generation.h"
+#include "server/core/valid_request.h"
+#include "server/grpc/translate.h"
+
+namespace reticle::server {
+namespace {
+
+// Tokens taken from the engine for one message at most.
+constexpr size_t kTokensPerPull = 64;
+
+enum Event : uint32_t {
+  kReady = 1,    // the generation has something
+  kWritten = 2,  // a message went out
+  kWriteFailed = 4,
+  kCancelled = 8,  // by the client, or its deadline passed
+  kDone = 16,      // gRPC has let go of the reactor
+};
+
+// The time that the client's deadline leaves, ms; nullopt without a deadline.
+std::optional<int64_t> TimeLeftMs(const grpc::CallbackServerContext& call) {
+  const auto deadline = call.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return std::nullopt;
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+                        deadline - std::chrono::system_clock::now())
+                        .count();
+  return std::max<int64_t>(1, left);
+}
+
+absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
+                                         const grpc::CallbackServerContext& call,
+                                         const v1::GenerateRequest& request, bool stream) {
+  RETURN_IF_ERROR(server.CheckAdmission());
+  const int64_t arrival_ns = server.clock().NowNanos();
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
+  ASSIGN_OR_RETURN(GenerateParams params, ToParams(request));
+  params.arrival_ns = arrival_ns;
+  params.stream = stream;
+  if (const std::optional<int64_t> left = TimeLeftMs(call)) {
+    params.timeout_ms = std::min(*left, server.options().limits.max_timeout_ms);
+  }
+  return Validate(std::move(params), std::move(model), server.options().limits);
+}
+
+// The common part: a generation, driven on the worker by events, with a client that may go away.
+class GenerateCall : public WorkerTask, public ChunkSink {
+ protected:
+  GenerateCall(GrpcCallContext& context, const char* method)
+      : WorkerTask(context.worker),
+        active_calls_(context.active_calls),
+        server_(context.server),
+        method_(method),
+        start_ns_(context.server.clock().NowNanos()) {
+    active_calls_.fetch_add(1, std::memory_order_acq_rel);
+  }
+  ~GenerateCall() override { active_calls_.fetch_sub(1, std::memory_order_acq_rel); }
+
+  // On the gRPC thread, before any event can come.
+  absl::Status Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& request,
+                     bool stream) {
+    ASSIGN_OR_RETURN(ValidRequest valid, MakeRequest(server_, call, request, stream));
+    tokens_only_ = request.output().tokens_only();
+    tokenizer_ = valid.model().tokenizer.get();
+    request_id_ = valid.request_id();
+    model_id_ = valid.model().id;
+    ASSIGN_OR_RETURN(generation_, Generation::Start(std::move(valid), server_, "grpc",
+                                                    [this] { Post(kReady); }));
+    return absl::OkStatus();
+  }
+
+  void Record(const grpc::Status& status) {
+    server_.probe().OnGrpcRequest(method_, status.error_code(),
+                                  server_.clock().NowNanos() - start_ns_);
+  }
+
+  // Frees the generation and then this, unless an event is still queued.
+  bool ReleaseOnDone() {
+    generation_.reset();
+    if (queued()) return false;
+    delete this;
+    return true;
+  }
+
+  std::atomic<int64_t>& active_calls_;
+  ServerContext& server_;
+  const char* const method_;
+  const int64_t start_ns_;
+  bool tokens_only_ = false;
+  bool done_ = false;
+  const tokenizer::Tokenizer* tokenizer_ = nullptr;  // the model's; lives with the generation
+  std::string request_id_;
+  std::string model_id_;
+  std::unique_ptr<Generation> generation_;
+};
+
+class StreamCall final : public GenerateCall,
+                         public grpc::ServerWriteReactor<v1::GenerateStreamResponse> {
+ public:
+  StreamCall(GrpcCallContext& context, const grpc::CallbackServerContext& call,
+             const v1::GenerateRequest& request)
+      : GenerateCall(context, "GenerateStream") {
+    if (absl::Status status = Start(call, request, /*stream=*/true); !status.ok()) {
+      End(ToGrpcStatus(status));
+    } else {
+      Post(kReady);
+    }
+  }
+
+  void OnWriteDone(bool ok) override { Post(ok ? kWritten : kWriteFailed); }
+  void OnCancel() override { Post(kCancelled); }
+  void OnDone() override { Post(kDone); }
+
+  void OnChunk(const Chunk& chunk) override {
+    if (chunk.text.empty() && chunk.tokens.empty() && !chunk.finish.has_value()) return;
+    v1::GenerateStreamResponse& message = MessageFor(chunk.choice);
+    if (!tokens_only_) message.mutable_text()->append(chunk.text);
+    for (const TokenOut& token : chunk.tokens) {
+      if (chunk.is_prompt) break;
+      message.add_tokens(token.token);
+      if (token.logprobs != nullptr) FillLogprobs(token, *tokenizer_, *message.add_logprobs());
+    }
+    if (chunk.finish.has_value()) message.set_finish_reason(ToFinishReason(*chunk.finish));
+  }
+  void OnPromptLogprobs(uint32_t prompt, std::span<const TokenOut> tokens) override {
+    v1::GenerateStreamResponse& message = MessageFor(0);
+    for (const TokenOut& token : tokens) {
+      FillLogprobs(token, *tokenizer_, *message.add_prompt_logprobs());
+    }
+  }
+
+ private:
+  void Run(uint32_t events) override {
+    if (events & kDone) done_ = true;
+    if (done_) {
+      ReleaseOnDone();
+      return;
+    }
+    if (events & (kWritten | kWriteFailed)) {
+      writing_ = false;
+      outgoing_.pop_front();
+    }
+    if (ended_) return;
+    if (events & (kCancelled | kWriteFailed)) {
+      generation_->Cancel();
+      End(grpc::Status(grpc::StatusCode::CANCELLED, "the client went away"));
+      return;
+    }
+    if (!writing_) Advance();
+  }
+
+  // Writes the next message, taking what the generation has when none is left.
+  void Advance() {
+    while (outgoing_.empty()) {
+      const Generation::Progress progress = generation_->Pull(*this, kTokensPerPull);
+      if (progress == Generation::Progress::kDone) {
+        generated_ = true;
+        break;
+      }
+      if (progress == Generation::Progress::kIdle && outgoing_.empty() && generation_->Arm()) {
+        return;
+      }
+    }
+    if (generated_ && !closing_) {
+      closing_ = true;
+      if (generation_->status().ok()) {
+        FillUsage(generation_->usage(), *NewMessage(0).mutable_usage());
+      }
+    }
+    if (outgoing_.empty()) {
+      End(ToGrpcStatus(generation_->status()));
+      return;
+    }
+    writing_ = true;
+    if (closing_ && outgoing_.size() == 1 && generation_->status().ok()) {
+      ended_ = true;
+      Record(grpc::Status::OK);
+      StartWriteAndFinish(&outgoing_.front(), grpc::WriteOptions(), grpc::Status::OK);
+    } else {
+      StartWrite(&outgoing_.front());
+    }
+  }
+
+  v1::GenerateStreamResponse& NewMessage(uint32_t choice) {
+    v1::GenerateStreamResponse& message = outgoing_.emplace_back();
+    message.set_request_id(request_id_);
+    message.set_index(choice);
+    return message;
+  }
+  // The message being filled, or a new one when that belongs to another choice.
+  v1::GenerateStreamResponse& MessageFor(uint32_t choice) {
+    if (outgoing_.empty() || outgoing_.back().index() != choice) return NewMessage(choice);
+    return outgoing_.back();
+  }
+
+  void End(const grpc::Status& status) {
+    ended_ = true;
+    Record(status);
+    Finish(status);
+  }
+
+  // Messages to write; the first is with gRPC while `writing_`. Filled only when empty, so that a
+  // slow client holds back the engine instead of filling memory.
+  std::deque<v1::GenerateStreamResponse> outgoing_;
+  bool writing_ = false;
+  bool generated_ = false;  // the generation is done
+  bool closing_ = false;    // the usage message is queued
+  bool ended_ = false;      // Finish was called
+};
+
+class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
+ public:
+  UnaryCall(GrpcCallContext& context, const grpc::CallbackServerContext& call,
+            const v1::GenerateRequest& request, v1::GenerateResponse& response)
+      : GenerateCall(context, "Generate"), response_(response) {
+    if (absl::Status status = Start(call, request, /*stream=*/false); !status.ok()) {
+      End(ToGrpcStatus(status));
+      return;
+    }
+    for (uint32_t i = 0; i < generation_->request().choices(); ++i) {
+      response_.add_choices()->set_index(i);
+    }
+    Post(kReady);
+  }
+
+  void OnCancel() override { Post(kCancelled); }
+  void OnDone() override { Post(kDone); }
+
+  void OnChunk(const Chunk& chunk) override {
+    v1::Choice& choice = *response_.mutable_choices(static_cast<int>(chunk.choice));
+    if (!tokens_only_) choice.mutable_text()->append(chunk.text);
+    for (const TokenOut& token : chunk.tokens) {
+      if (chunk.is_prompt) break;
+      choice.add_tokens(token.token);
+      if (token.logprobs != nullptr) FillLogprobs(token, *tokenizer_, *choice.add_logprobs());
+    }
+    if (chunk.finish.has_value()) choice.set_finish_reason(ToFinishReason(*chunk.finish));
+  }
+  void OnPromptLogprobs(uint32_t prompt, std::span<const TokenOut> tokens) override {
+    for (const TokenOut& token : tokens) {
+      FillLogprobs(token, *tokenizer_, *response_.add_prompt_logprobs());
+    }
+  }
+
+ private:
+  void Run(uint32_t events) override {
+    if (events & kDone) done_ = true;
+    if (done_) {
+      ReleaseOnDone();
+      return;
+    }
+    if (ended_) return;
+    if (events & kCancelled) {
+      generation_->Cancel();
+      End(grpc::Status(grpc::StatusCode::CANCELLED, "the client went away"));
+      return;
+    }
+    for (;;) {
+      switch (generation_->Pull(*this, kTokensPerPull)) {
+        case Generation::Progress::kDone:
+          response_.set_request_id(request_id_);
+          response_.set_model(model_id_);
+          FillUsage(generation_->usage(), *response_.mutable_usage());
+          End(ToGrpcStatus(generation_->status()));
+          return;
+        case Generation::Progress::kMore:
+          break;
+        case Generation::Progress::kIdle:
+          if (generation_->Arm()) return;
+          break;
+      }
+    }
+  }
+
+  void End(const grpc::Status& status) {
+    ended_ = true;
+    Record(status);
+    Finish(status);
+  }
+
+  v1::GenerateResponse& response_;
+  bool ended_ = false;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateStreamResponse>* StartGenerateStream(
+    GrpcCallContext& context, grpc::CallbackServerContext& call,
+    const v1::GenerateRequest& request) {
+  return new StreamCall(context, call, request);
+}
+
+grpc::ServerUnaryReactor* StartGenerate(GrpcCallContext& context, grpc::CallbackServerContext& call,
+                                        const v1::GenerateRequest& request,
+                                        v1::GenerateResponse& response) {
+  return new UnaryCall(context, call, request, response);
+}
+
+}  // namespace reticle::server

@@ -1,0 +1,28 @@
+// Between the messages of reticle.v1 and the server core's types; nothing is decided here.
+#ifndef RETICLE_SERVER_GRPC_TRANSLATE_H_
+#define RETICLE_SERVER_GRPC_TRANSLATE_H_
+
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "reticle/v1/inference.pb.h"
+#include "server/core/generate_params.h"
+#include "server/core/generation.h"
+#include "tokenizer/tokenizer.h"
+
+namespace reticle::server {
+
+// INVALID_ARGUMENT when no input is set or tools_json is no JSON.
+absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request);
+absl::StatusOr<ChatPrompt> ToChatPrompt(const v1::ChatInput& chat);
+
+void FillLogprobs(const TokenOut& token, const tokenizer::Tokenizer& tokenizer,
+                  v1::PositionLogprobs& out);
+void FillUsage(const Usage& usage, v1::Usage& out);
+v1::FinishReason ToFinishReason(Outcome outcome);
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+}  // namespace reticle::server
+
+#endif  // RETICLE_SERVER_GRPC_TRANSLATE_H_

@@ -1,0 +1,293 @@
+#include "server/http/api.h"
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "base/status.h"
+#include "server/core/error.h"
+#include "server/http/completion_task.h"
+#include "server/http/json_writer.h"
+#include "server/http/request_json.h"
+
+namespace reticle::server::http {
+namespace {
+
+constexpr char kJson[] = "application/json";
+
+// A whole reply of one of the small endpoints.
+struct Reply {
+  int status = 200;
+  std::string content_type = kJson;
+  std::string body;
+  std::string headers;
+};
+
+// Replies by a function that may take long, run by the worker pool when the body is large.
+class ReplyTask : public Task {
+ public:
+  using Function = std::function<absl::StatusOr<Reply>()>;
+
+  ReplyTask(Function function, bool offload, WorkerPool& workers, Waker waker)
+      : state_(std::make_shared<State>()) {
+    if (!offload) {
+      state_->reply = function();
+      state_->done = true;
+      return;
+    }
+    const bool posted = workers.Post([state = state_, function = std::move(function), waker] {
+      state->reply = function();
+      state->done.store(true, std::memory_order_release);
+      waker();
+    });
+    if (!posted) {
+      state_->reply = ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      state_->done = true;
+    }
+  }
+
+  Progress Produce(ResponseWriter& writer, size_t) override {
+    if (!state_->done.load(std::memory_order_acquire)) return Progress::kWaiting;
+    const absl::StatusOr<Reply>& reply = state_->reply;
+    if (reply.ok()) {
+      writer.Send(reply->status, reply->content_type, reply->body, reply->headers);
+    } else {
+      writer.SendError(reply.status());
+    }
+    return Progress::kDone;
+  }
+
+ private:
+  struct State {
+    std::atomic<bool> done{false};
+    absl::StatusOr<Reply> reply = absl::UnknownError("not computed");
+  };
+  const std::shared_ptr<State> state_;
+};
+
+class ErrorTask : public Task {
+ public:
+  ErrorTask(absl::Status error, std::string headers)
+      : error_(std::move(error)), headers_(std::move(headers)) {}
+  Progress Produce(ResponseWriter& writer, size_t) override {
+    writer.SendError(error_, headers_);
+    return Progress::kDone;
+  }
+
+ private:
+  const absl::Status error_;
+  const std::string headers_;
+};
+
+void AppendModel(std::string& out, const ModelEntry& model, const std::string& id) {
+  out.append(R"({"id":)");
+  AppendJsonString(out, id);
+  out.append(R"(,"object":"model","created":)");
+  AppendInt(out, model.created_unix_s);
+  out.append(R"(,"owned_by":)");
+  AppendJsonString(out, model.owned_by);
+  out.append(R"(,"root":)");
+  AppendJsonString(out, model.id);
+  out.append(R"(,"parent":null,"max_model_len":)");
+  AppendInt(out, model.limits.max_model_len);
+  out.push_back('}');
+}
+
+absl::StatusOr<Reply> ListModels(const ServerContext& context) {
+  Reply reply;
+  reply.body = R"({"object":"list","data":[)";
+  bool first = true;
+  const auto append = [&](const ModelEntry& model, const std::string& id) {
+    if (!first) reply.body.push_back(',');
+    first = false;
+    AppendModel(reply.body, model, id);
+  };
+  for (const auto& model : context.models().List()) {
+    append(*model, model->id);
+    for (const std::string& alias : model->aliases) append(*model, alias);
+  }
+  reply.body.append("]}");
+  return reply;
+}
+
+absl::StatusOr<Reply> GetModel(const ServerContext& context, const std::string& id) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelEntry> model, context.models().Find(id));
+  Reply reply;
+  AppendModel(reply.body, *model, id);
+  return reply;
+}
+
+absl::StatusOr<Reply> Tokenize(const ServerContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(const TokenizeBody body, ParseTokenizeBody(request.body));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelEntry> model,
+                   context.models().Find(body.model));
+  ASSIGN_OR_RETURN(const std::vector<TokenId> tokens,
+                   EncodePrompt(body.prompt, *model, body.add_special_tokens));
+  Reply reply;
+  std::string& out = reply.body;
+  out.append(R"({"count":)");
+  AppendInt(out, static_cast<int64_t>(tokens.size()));
+  out.append(R"(,"max_model_len":)");
+  AppendInt(out, model->limits.max_model_len);
+  out.append(R"(,"tokens":[)");
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i > 0) out.push_back(',');
+    AppendInt(out, tokens[i]);
+  }
+  out.append(R"(],"token_strs":)");
+  if (body.return_token_strs) {
+    out.push_back('[');
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i > 0) out.push_back(',');
+      AppendJsonString(out, model->tokenizer->TokenText(tokens[i]));
+    }
+    out.push_back(']');
+  } else {
+    out.append("null");
+  }
+  out.push_back('}');
+  return reply;
+}
+
+absl::StatusOr<Reply> Detokenize(const ServerContext& context, const HttpRequest& request) {
+  ASSIGN_OR_RETURN(DetokenizeBody body, ParseDetokenizeBody(request.body));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelEntry> model,
+                   context.models().Find(body.model));
+  for (size_t i = 0; i < body.tokens.size(); ++i) {
+    if (body.tokens[i] >= model->limits.vocab_size) {
+      return WithParam(
+          InvalidArgumentError("tokens[%d] is %d; this model's vocabulary has %d tokens", i,
+                               body.tokens[i], model->limits.vocab_size),
+          "tokens");
+    }
+  }
+  Reply reply;
+  reply.body = R"({"prompt":)";
+  AppendJsonString(reply.body, model->tokenizer->Decode(body.tokens, /*skip_special=*/false));
+  reply.body.push_back('}');
+  return reply;
+}
+
+absl::StatusOr<Reply> Live() {
+  Reply reply;
+  reply.body = R"({"status":"live"})";
+  return reply;
+}
+
+absl::StatusOr<Reply> Ready(const ServerContext& context) {
+  const Lifecycle lifecycle = context.lifecycle();
+  Reply reply;
+  reply.status = lifecycle == Lifecycle::kReady ? 200 : 503;
+  reply.body = R"({"status":)";
+  AppendJsonString(reply.body, ServerContext::LifecycleName(lifecycle));
+  reply.body.append(R"(,"active_requests":)");
+  AppendInt(reply.body, context.active_generations());
+  reply.body.push_back('}');
+  if (reply.status == 503) reply.headers = "Retry-After: 2\r\n";
+  return reply;
+}
+
+absl::StatusOr<Reply> Metrics(const ServerContext& context) {
+  Reply reply;
+  reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  if (context.options().render_metrics) reply.body = context.options().render_metrics();
+  return reply;
+}
+
+constexpr std::string_view kModelPrefix = "/v1/models/";
+
+enum class Endpoint {
+  kChat,
+  kCompletions,
+  kModels,
+  kModel,
+  kTokenize,
+  kDetokenize,
+  kLive,
+  kReady,
+  kMetrics,
+};
+
+struct RouteEntry {
+  std::string_view path;
+  Endpoint endpoint;
+  bool post;
+};
+
+constexpr RouteEntry kRoutes[] = {
+    {"/v1/chat/completions", Endpoint::kChat, true},
+    {"/v1/completions", Endpoint::kCompletions, true},
+    {"/v1/models", Endpoint::kModels, false},
+    {"/v1/models/{id}", Endpoint::kModel, false},
+    {"/tokenize", Endpoint::kTokenize, true},
+    {"/detokenize", Endpoint::kDetokenize, true},
+    {"/health/live", Endpoint::kLive, false},
+    {"/health/ready", Endpoint::kReady, false},
+    {"/metrics", Endpoint::kMetrics, false},
+};
+
+const RouteEntry* FindRoute(std::string_view path) {
+  const bool one_model = path.size() > kModelPrefix.size() && path.starts_with(kModelPrefix);
+  for (const RouteEntry& route : kRoutes) {
+    if (route.path == path) return &route;
+    if (one_model && route.endpoint == Endpoint::kModel) return &route;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string_view Api::Route(std::string_view path) const {
+  const RouteEntry* route = FindRoute(path);
+  return route != nullptr ? route->path : "unmatched";
+}
+
+std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
+  const RouteEntry* route = FindRoute(request.path);
+  if (route == nullptr) {
+    return std::make_unique<ErrorTask>(
+        WithCode(NotFoundError("Unknown path %s", request.path.substr(0, 200)), "unknown_url"), "");
+  }
+  const bool allowed =
+      route->post ? request.method == "POST" : request.method == "GET" || request.method == "HEAD";
+  if (!allowed) {
+    return std::make_unique<ErrorTask>(
+        WithHttpStatus(WithCode(InvalidArgumentError("Method %s is not allowed for %s",
+                                                     request.method.substr(0, 32), route->path),
+                                "method_not_allowed"),
+                       405),
+        route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
+  }
+  const auto reply = [&](ReplyTask::Function function, bool offload = false) {
+    return std::make_unique<ReplyTask>(std::move(function), offload, workers_, std::move(waker));
+  };
+  switch (route->endpoint) {
+    case Endpoint::kChat:
+    case Endpoint::kCompletions:
+      return StartCompletion(route->endpoint == Endpoint::kChat, std::move(request), context_,
+                             workers_, std::move(waker));
+    case Endpoint::kModels:
+      return reply([&] { return ListModels(context_); });
+    case Endpoint::kModel:
+      return reply([&] { return GetModel(context_, request.path.substr(kModelPrefix.size())); });
+    case Endpoint::kTokenize:
+    case Endpoint::kDetokenize: {
+      const bool offload = request.body.size() > kInlineBodyBytes;
+      const auto function = route->endpoint == Endpoint::kTokenize ? &Tokenize : &Detokenize;
+      // std::function needs a copyable closure; the body is not copied.
+      auto shared = std::make_shared<const HttpRequest>(std::move(request));
+      return reply([&context = context_, function, shared] { return function(context, *shared); },
+                   offload);
+    }
+    case Endpoint::kLive:
+      return reply([] { return Live(); });
+    case Endpoint::kReady:
+      return reply([&] { return Ready(context_); });
+    case Endpoint::kMetrics:
+      return reply([&] { return Metrics(context_); });
+  }
+  return std::make_unique<ErrorTask>(InternalError("no handler for %s", route->path), "");
+}
+
+}  // namespace reticle::server::http

@@ -1,0 +1,29 @@
+// The HTTP API: which path does what.
+#ifndef RETICLE_SERVER_HTTP_API_H_
+#define RETICLE_SERVER_HTTP_API_H_
+
+#include <memory>
+#include <string_view>
+
+#include "server/core/server_context.h"
+#include "server/core/worker_pool.h"
+#include "server/http/handler.h"
+
+namespace reticle::server::http {
+
+// Thread-safe. `context` and `workers` must outlive it and its tasks.
+class Api : public Handler {
+ public:
+  Api(ServerContext& context, WorkerPool& workers) : context_(context), workers_(workers) {}
+
+  std::unique_ptr<Task> Start(HttpRequest request, Waker waker) override;
+  std::string_view Route(std::string_view path) const override;
+
+ private:
+  ServerContext& context_;
+  WorkerPool& workers_;
+};
+
+}  // namespace reticle::server::http
+
+#endif  // RETICLE_SERVER_HTTP_API_H_

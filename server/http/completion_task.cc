@@ -1,0 +1,197 @@
+#include "server/http/completion_task.h"
+
+#include <atomic>
+#include <charconv>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "server/core/error.h"
+#include "server/core/generation.h"
+#include "server/http/completion_format.h"
+#include "server/http/request_json.h"
+
+namespace reticle::server::http {
+namespace {
+
+constexpr size_t kTokensPerPull = 64;
+
+struct Prepared {
+  CompletionBody body;
+  std::optional<ValidRequest> request;
+};
+
+absl::StatusOr<Prepared> Prepare(bool chat, HttpRequest& http, ServerContext& context) {
+  RETURN_IF_ERROR(context.CheckAdmission());
+  Prepared prepared;
+  ASSIGN_OR_RETURN(prepared.body, chat ? ParseChatBody(http.body) : ParseCompletionBody(http.body));
+  GenerateParams& params = prepared.body.params;
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, context.models().Find(params.model));
+  if (!http.timeout_ms.empty()) {
+    int64_t timeout = 0;
+    const char* const end = http.timeout_ms.data() + http.timeout_ms.size();
+    const auto parsed = std::from_chars(http.timeout_ms.data(), end, timeout);
+    if (parsed.ec != std::errc() || parsed.ptr != end) {
+      return WithParam(
+          InvalidArgumentError("x-request-timeout-ms is \"%s\"; it must be a number of ms",
+                               http.timeout_ms.substr(0, 64)),
+          "x-request-timeout-ms");
+    }
+    params.timeout_ms = timeout;
+  }
+  params.arrival_ns = http.arrival_ns;
+  params.request_id = http.request_id;
+  ASSIGN_OR_RETURN(ValidRequest request,
+                   Validate(std::move(params), std::move(model), context.options().limits));
+  prepared.request.emplace(std::move(request));
+  return prepared;
+}
+
+// Shared with the worker that prepares the request, which may outlive the task.
+struct Preparation {
+  explicit Preparation(HttpRequest request) : http(std::move(request)) {}
+  HttpRequest http;
+  std::atomic<bool> abandoned{false};
+  std::atomic<bool> done{false};
+  absl::StatusOr<Prepared> result = absl::UnknownError("not prepared");
+};
+
+class CompletionTask : public Task, private ChunkSink {
+ public:
+  CompletionTask(bool chat, HttpRequest request, ServerContext& context, WorkerPool& workers,
+                 Waker waker)
+      : chat_(chat),
+        context_(context),
+        waker_(std::move(waker)),
+        preparation_(std::make_shared<Preparation>(std::move(request))) {
+    if (preparation_->http.body.size() <= kInlineBodyBytes) {
+      preparation_->result = Prepare(chat_, preparation_->http, context_);
+      preparation_->done.store(true, std::memory_order_release);
+      return;
+    }
+    const bool posted = workers.Post([chat, state = preparation_, &context, wake = waker_] {
+      if (!state->abandoned.load(std::memory_order_acquire)) {
+        state->result = Prepare(chat, state->http, context);
+      }
+      state->done.store(true, std::memory_order_release);
+      wake();
+    });
+    if (!posted) {
+      preparation_->result =
+          ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      preparation_->done.store(true, std::memory_order_release);
+    }
+  }
+
+  ~CompletionTask() override {
+    if (preparation_ != nullptr) preparation_->abandoned.store(true, std::memory_order_release);
+  }
+
+  bool abandon_on_disconnect() const override { return true; }
+
+  Progress Produce(ResponseWriter& writer, size_t budget) override {
+    if (preparation_ != nullptr) {
+      if (!preparation_->done.load(std::memory_order_acquire)) return Progress::kWaiting;
+      if (absl::Status status = Begin(); !status.ok()) {
+        writer.SendError(status);
+        return Progress::kDone;
+      }
+    }
+    writer_ = &writer;
+    const Progress progress = Pull(budget);
+    writer_ = nullptr;
+    return progress;
+  }
+
+ private:
+  absl::Status Begin() {
+    const std::shared_ptr<Preparation> preparation = std::move(preparation_);
+    RETURN_IF_ERROR(preparation->result.status());
+    Prepared prepared = *std::move(preparation->result);
+    ASSIGN_OR_RETURN(generation_,
+                     Generation::Start(*std::move(prepared.request), context_, "http", waker_));
+    CompletionFormat::Options options;
+    options.chat = chat_;
+    options.include_usage = prepared.body.include_usage;
+    options.continuous_usage = prepared.body.continuous_usage_stats;
+    options.id = (chat_ ? "chatcmpl-" : "cmpl-") + preparation->http.request_id;
+    options.created_unix_s = UnixSeconds();
+    format_ = std::make_unique<CompletionFormat>(std::move(options), generation_->request());
+    return absl::OkStatus();
+  }
+
+  Progress Pull(size_t budget) {
+    for (;;) {
+      in_chunk_ = false;
+      const Generation::Progress progress = generation_->Pull(*this, kTokensPerPull);
+      if (in_chunk_) writer_->EndChunk();
+      switch (progress) {
+        case Generation::Progress::kDone:
+          Finish();
+          return Progress::kDone;
+        case Generation::Progress::kMore:
+          break;
+        case Generation::Progress::kIdle:
+          if (generation_->Arm()) return Progress::kWaiting;
+          break;
+      }
+      if (writer_->buffer().size() >= budget) return Progress::kMore;
+    }
+  }
+
+  void Finish() {
+    const absl::Status& status = generation_->status();
+    if (!writer_->started()) {
+      if (!status.ok()) return writer_->SendError(status);
+      if (!generation_->request().stream()) {
+        std::string body;
+        format_->AppendBody(body, generation_->usage());
+        return writer_->Send(200, "application/json", body);
+      }
+      writer_->BeginStream("text/event-stream; charset=utf-8");
+    }
+    std::string& out = writer_->BeginChunk();
+    if (status.ok()) {
+      format_->AppendStreamEnd(out, generation_->usage());
+    } else {
+      out.append("data: ");
+      AppendErrorJson(out, status);
+      out.append("\n\n");
+    }
+    writer_->EndChunk();
+    writer_->EndStream();
+  }
+
+  void OnChunk(const Chunk& chunk) override {
+    if (!generation_->request().stream()) return format_->Collect(chunk);
+    if (!writer_->started()) writer_->BeginStream("text/event-stream; charset=utf-8");
+    if (!in_chunk_) writer_->BeginChunk();
+    in_chunk_ = true;
+    format_->AppendChunk(writer_->buffer(), chunk, generation_->usage());
+  }
+
+  void OnPromptLogprobs(uint32_t prompt, std::span<const TokenOut> tokens) override {
+    if (!generation_->request().stream()) format_->CollectPromptLogprobs(prompt, tokens);
+  }
+
+  const bool chat_;
+  ServerContext& context_;
+  const Waker waker_;
+  std::shared_ptr<Preparation> preparation_;  // until the generation has begun
+  std::unique_ptr<CompletionFormat> format_;
+  std::unique_ptr<Generation> generation_;
+  ResponseWriter* writer_ = nullptr;  // during Produce
+  bool in_chunk_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Task> StartCompletion(bool chat, HttpRequest request, ServerContext& context,
+                                      WorkerPool& workers, Waker waker) {
+  return std::make_unique<CompletionTask>(chat, std::move(request), context, workers,
+                                          std::move(waker));
+}
+
+}  // namespace reticle::server::http

@@ -1,0 +1,380 @@
+#include "server/http/connection.h"
+
+#include <algorithm>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <random>
+#include <utility>
+
+#include "base/log.h"
+#include "base/status.h"
+#include "server/core/error.h"
+#include "server/http/request_target.h"
+
+namespace reticle::server::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast_http = boost::beast::http;
+using boost::system::error_code;
+
+constexpr size_t kFirstInputBytes = 4096;
+constexpr size_t kKeptOutputBytes = size_t{256} << 10;
+constexpr int64_t kLingerNs = 2'000'000'000;
+
+std::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
+
+std::string RandomRequestId() {
+  thread_local std::mt19937_64 generator{std::random_device{}()};
+  return absl::StrFormat("%016x%016x", generator(), generator());
+}
+
+bool IsPlainId(std::string_view id) {
+  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.' || c == ':';
+  });
+}
+
+absl::Status ParserError(error_code error, const HttpOptions& options) {
+  if (error == beast_http::error::header_limit || error == beast_http::error::buffer_overflow) {
+    return WithHttpStatus(InvalidArgumentError("The request header is longer than %d bytes",
+                                               options.max_header_bytes),
+                          431);
+  }
+  if (error == beast_http::error::body_limit) {
+    return WithHttpStatus(WithCode(InvalidArgumentError("The request body is longer than %d bytes",
+                                                        options.max_body_bytes),
+                                   "request_too_large"),
+                          413);
+  }
+  if (error == beast_http::error::bad_version) {
+    return WithHttpStatus(InvalidArgumentError("The HTTP version is not 1.0 or 1.1"), 505);
+  }
+  return InvalidArgumentError("The request is not valid HTTP: %s", error.message());
+}
+
+}  // namespace
+
+struct Connection::Parser {
+  beast_http::request_parser<beast_http::string_body> http;
+  bool continue_sent = false;
+};
+
+Connection::Connection(std::unique_ptr<Transport> transport, ServerShared& shared,
+                       ConnectionHost& host)
+    : shared_(shared), host_(host), transport_(std::move(transport)), input_(kFirstInputBytes) {
+  const int64_t open = shared_.open.fetch_add(1) + 1;
+  shared_.context->probe().OnConnectionsChanged("http", open);
+}
+
+Connection::~Connection() {
+  const int64_t open = shared_.open.fetch_sub(1) - 1;
+  shared_.context->probe().OnConnectionsChanged("http", open);
+}
+
+int64_t Connection::Now() const { return shared_.context->clock().NowNanos(); }
+
+void Connection::Enter(Phase phase) {
+  phase_ = phase;
+  phase_since_ns_ = Now();
+}
+
+void Connection::SetBusy(bool busy) {
+  if (busy_ == busy) return;
+  busy_ = busy;
+  shared_.busy.fetch_add(busy ? 1 : -1);
+}
+
+void Connection::Start() {
+  waker_ = [&host = host_, weak = weak_from_this()] { host.QueueWake(weak); };
+  Enter(Phase::kHandshake);
+  transport_->Handshake(shared_from_this());
+}
+
+void Connection::OnHandshake(error_code error) {
+  if (closed_) return;
+  if (error) return Close();
+  // A client that connects and sends nothing has the header's time, not the idle time.
+  Enter(Phase::kHeader);
+  Read();
+}
+
+void Connection::Read() {
+  if (reading_ || input_closed_ || closed_) return;
+  if (input_begin_ == input_end_) {
+    input_begin_ = input_end_ = 0;
+  } else if (input_end_ == input_.size()) {
+    std::copy(input_.begin() + static_cast<ptrdiff_t>(input_begin_),
+              input_.begin() + static_cast<ptrdiff_t>(input_end_), input_.begin());
+    input_end_ -= input_begin_;
+    input_begin_ = 0;
+    const size_t limit = shared_.options.max_header_bytes + (size_t{16} << 10);
+    if (input_end_ == input_.size()) {
+      if (input_.size() >= limit) return;
+      input_.resize(std::min(input_.size() * 2, limit));
+    }
+  }
+  reading_ = true;
+  transport_->ReadSome(asio::buffer(input_.data() + input_end_, input_.size() - input_end_),
+                       shared_from_this());
+}
+
+void Connection::OnRead(error_code error, size_t bytes) {
+  reading_ = false;
+  if (closed_) return;
+  if (phase_ == Phase::kLinger) {
+    if (error) return Close();
+    input_begin_ = input_end_ = 0;
+    return Read();
+  }
+  if (error) {
+    input_closed_ = true;
+    if (task_ != nullptr && task_->abandon_on_disconnect()) {
+      LogInfo("request %s: the client went away; cancelled", writer_.request_id());
+      return Close();
+    }
+    // A reset leaves nobody to answer to; after a mere end of input there may be.
+    if (error != asio::error::eof) return Close();
+  } else {
+    input_end_ += bytes;
+  }
+  Run();
+}
+
+void Connection::OnWake() {
+  if (!closed_) Run();
+}
+
+void Connection::Run() {
+  const size_t budget = shared_.options.max_unsent_bytes;
+  while (!closed_ && writer_.buffer().size() < budget) {
+    if (task_ != nullptr) {
+      const Task::Progress progress = task_->Produce(writer_, budget);
+      if (progress == Task::Progress::kWaiting) break;
+      if (progress == Task::Progress::kDone) FinishExchange(writer_.status());
+    } else if (close_after_ || phase_ == Phase::kLinger || !ParseRequest()) {
+      break;
+    }
+  }
+  if (closed_) return;
+  if (input_closed_ && task_ == nullptr) close_after_ = true;
+  Flush();
+  if (close_after_ && task_ == nullptr && !writing_) return BeginLinger();
+  Read();
+}
+
+bool Connection::ParseRequest() {
+  if (parser_ == nullptr) {
+    // An empty line in front of a request is allowed (RFC 9112, section 2.2).
+    while (input_begin_ < input_end_ &&
+           (input_[input_begin_] == '\r' || input_[input_begin_] == '\n')) {
+      ++input_begin_;
+    }
+    if (input_begin_ == input_end_) return false;
+    parser_ = std::make_unique<Parser>();
+    parser_->http.eager(true);
+    parser_->http.header_limit(static_cast<uint32_t>(shared_.options.max_header_bytes));
+    parser_->http.body_limit(shared_.options.max_body_bytes);
+    arrival_ns_ = Now();
+    SetBusy(true);
+    Enter(Phase::kHeader);
+  }
+  if (input_begin_ == input_end_) return false;
+  auto& http = parser_->http;
+  while (!http.is_done()) {
+    error_code error;
+    const size_t used = http.put(
+        asio::const_buffer(input_.data() + input_begin_, input_end_ - input_begin_), error);
+    input_begin_ += used;
+    if (error && error != beast_http::error::need_more) {
+      Refuse(ParserError(error, shared_.options));
+      return true;
+    }
+    if (http.is_header_done() && phase_ == Phase::kHeader) Enter(Phase::kBody);
+    if (used == 0 || input_begin_ == input_end_) break;
+  }
+  if (http.is_done()) {
+    Dispatch();
+    return true;
+  }
+  if (input_end_ - input_begin_ >= shared_.options.max_header_bytes + (size_t{16} << 10)) {
+    Refuse(ParserError(beast_http::error::header_limit, shared_.options));
+    return true;
+  }
+  if (http.is_header_done() && !parser_->continue_sent &&
+      boost::beast::iequals(http.get()[beast_http::field::expect], "100-continue")) {
+    parser_->continue_sent = true;
+    writer_.buffer().append("HTTP/1.1 100 Continue\r\n\r\n");
+  }
+  return false;
+}
+
+std::string Connection::TakeRequestId(std::string_view offered) const {
+  return IsPlainId(offered) ? std::string(offered) : RandomRequestId();
+}
+
+void Connection::Dispatch() {
+  beast_http::request<beast_http::string_body> message = parser_->http.release();
+  parser_.reset();
+  // The end of a body in another coding is not known, nor is where the next request begins.
+  const bool unknown_coding =
+      message.count(beast_http::field::transfer_encoding) > 0 && !message.chunked();
+  ReplyTerms terms;
+  terms.http_1_0 = message.version() < 11;
+  terms.head = message.method() == beast_http::verb::head;
+  terms.keep_alive =
+      message.keep_alive() && !shared_.draining.load() && !input_closed_ && !unknown_coding;
+  terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  method_ = std::string(View(message.method_string()));
+  Enter(Phase::kHandling);
+
+  HttpRequest request;
+  request.method = method_;
+  request.request_id = terms.request_id;
+  request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
+  request.arrival_ns = arrival_ns_;
+  request.body = std::move(message.body());
+  writer_.Begin(std::move(terms));
+  absl::StatusOr<std::string> path = PathOfTarget(View(message.target()));
+  if (path.ok() && message.version() >= 11 && message.count(beast_http::field::host) != 1) {
+    path = InvalidArgumentError("An HTTP/1.1 request needs exactly one Host header");
+  }
+  if (unknown_coding) {
+    path = InvalidArgumentError("Only the transfer coding \"chunked\" is understood");
+  }
+  if (!path.ok()) {
+    route_ = "unmatched";
+    writer_.SendError(path.status());
+    return FinishExchange(writer_.status());
+  }
+  route_ = shared_.handler->Route(*path);
+  request.path = *std::move(path);
+  task_ = shared_.handler->Start(std::move(request), waker_);
+}
+
+// Answers a request that could not be read to its end; nothing after it can be understood.
+void Connection::Refuse(absl::Status error) {
+  ReplyTerms terms;
+  terms.keep_alive = false;
+  terms.request_id = RandomRequestId();
+  if (parser_ != nullptr && parser_->http.is_header_done()) {
+    terms.request_id = TakeRequestId(View(parser_->http.get()["x-request-id"]));
+  }
+  parser_.reset();
+  route_ = "unmatched";
+  method_ = "-";
+  arrival_ns_ = arrival_ns_ == 0 ? Now() : arrival_ns_;
+  writer_.Begin(std::move(terms));
+  writer_.SendError(error);
+  FinishExchange(writer_.status());
+}
+
+void Connection::FinishExchange(int status) {
+  shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
+  task_.reset();
+  if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
+  Enter(Phase::kIdle);
+}
+
+void Connection::Flush() {
+  if (writing_ || closed_) return;
+  if (writer_.buffer().empty()) {
+    if (task_ == nullptr && parser_ == nullptr) SetBusy(false);
+    return;
+  }
+  output_.swap(writer_.buffer());
+  written_ = 0;
+  writing_ = true;
+  write_progress_ns_ = Now();
+  transport_->WriteSome(asio::buffer(output_), shared_from_this());
+}
+
+void Connection::OnWritten(error_code error, size_t bytes) {
+  writing_ = false;
+  if (closed_) return;
+  if (error) {
+    if (task_ != nullptr) {
+      LogInfo("request %s: the client went away; cancelled", writer_.request_id());
+    }
+    return Close();
+  }
+  write_progress_ns_ = Now();
+  written_ += bytes;
+  if (written_ < output_.size()) {
+    writing_ = true;
+    transport_->WriteSome(asio::buffer(output_.data() + written_, output_.size() - written_),
+                          shared_from_this());
+    return;
+  }
+  output_.clear();
+  if (output_.capacity() > kKeptOutputBytes) output_.shrink_to_fit();
+  Run();
+}
+
+void Connection::BeginLinger() {
+  // Closing with unread input would reset the connection and could take the reply with it.
+  SetBusy(false);
+  Enter(Phase::kLinger);
+  if (input_closed_) return Close();
+  transport_->ShutdownSend(shared_from_this());
+  input_begin_ = input_end_ = 0;
+  Read();
+}
+
+void Connection::Tick(int64_t now_ns) {
+  const HttpOptions& options = shared_.options;
+  const auto passed = [&](int64_t since_ns, int64_t limit_ms) {
+    return now_ns - since_ns > limit_ms * 1'000'000;
+  };
+  if (closed_) return;
+  if (writing_ && passed(write_progress_ns_, options.write_timeout_ms)) {
+    LogInfo("request %s: the client reads nothing; closed", writer_.request_id());
+    return Close();
+  }
+  switch (phase_) {
+    case Phase::kHandshake:
+      if (passed(phase_since_ns_, options.header_timeout_ms)) Close();
+      break;
+    case Phase::kIdle:
+      if (!writing_ && passed(phase_since_ns_, options.idle_timeout_ms)) Close();
+      break;
+    case Phase::kHeader:
+    case Phase::kBody: {
+      const bool header = phase_ == Phase::kHeader;
+      if (!passed(phase_since_ns_, header ? options.header_timeout_ms : options.body_timeout_ms)) {
+        break;
+      }
+      if (parser_ == nullptr) return Close();
+      Refuse(WithHttpStatus(DeadlineExceededError("The request's %s took too long to arrive",
+                                                  header ? "header" : "body"),
+                            408));
+      Run();
+      break;
+    }
+    case Phase::kHandling:
+      break;
+    case Phase::kLinger:
+      if (now_ns - phase_since_ns_ > kLingerNs) Close();
+      break;
+  }
+}
+
+void Connection::OnDrain() {
+  const bool waits = phase_ == Phase::kIdle || (phase_ == Phase::kHeader && parser_ == nullptr);
+  if (waits && !writing_) Close();
+}
+
+void Connection::Close() {
+  if (closed_) return;
+  closed_ = true;
+  if (task_ != nullptr) {
+    shared_.context->probe().OnHttpRequest(route_, method_, 499, Now() - arrival_ns_);
+    task_.reset();
+  }
+  SetBusy(false);
+  transport_->Close();
+  host_.Forget(*this);
+}
+
+}  // namespace reticle::server::http

@@ -1,0 +1,121 @@
+// One client connection: bytes to requests, replies to bytes. Internal to server/http: includes
+// Asio.
+#ifndef RETICLE_SERVER_HTTP_CONNECTION_H_
+#define RETICLE_SERVER_HTTP_CONNECTION_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/http/handler.h"
+#include "server/http/http_server.h"
+#include "server/http/response_writer.h"
+#include "server/http/transport.h"
+
+namespace reticle::server::http {
+
+class Connection;
+
+// What connections of all threads share.
+struct ServerShared {
+  HttpOptions options;
+  ServerContext* context = nullptr;
+  Handler* handler = nullptr;
+  std::atomic<bool> draining{false};
+  std::atomic<int64_t> open{0};
+  std::atomic<int64_t> busy{0};
+};
+
+// A connection's thread, as the connection sees it.
+class ConnectionHost {
+ public:
+  virtual ~ConnectionHost() = default;
+  // The connection is closed; drops the host's reference. On the thread.
+  virtual void Forget(Connection& connection) = 0;
+  // Calls OnWake of the connection soon, on its thread. From any thread.
+  virtual void QueueWake(std::weak_ptr<Connection> connection) = 0;
+};
+
+// Lives on one thread: every member but the waker's is called there.
+//
+// Requests are answered one at a time in the order in which they came; what a client sends
+// meanwhile waits in a bounded buffer. Reading goes on while a request is answered, which is how a
+// client that goes away is seen at once.
+class Connection : public TransportEvents, public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(std::unique_ptr<Transport> transport, ServerShared& shared, ConnectionHost& host);
+  ~Connection() override;
+
+  void Start();
+  // The running task has something to write.
+  void OnWake();
+  // Applies time-outs.
+  void Tick(int64_t now_ns);
+  // The server drains: closes the connection if it waits for a request.
+  void OnDrain();
+  void Close();
+
+  void OnHandshake(boost::system::error_code error) override;
+  void OnRead(boost::system::error_code error, size_t bytes) override;
+  void OnWritten(boost::system::error_code error, size_t bytes) override;
+
+ private:
+  enum class Phase : uint8_t {
+    kHandshake,
+    kIdle,  // between requests: nothing of the next one is there
+    kHeader,
+    kBody,
+    kHandling,
+    kLinger,  // all is written; what the client still sends is dropped until it closes
+  };
+  struct Parser;
+
+  void Run();
+  void Read();
+  void Flush();
+  // Parses what is buffered. True: a request (or a reply to a bad one) came out of it.
+  bool ParseRequest();
+  void Dispatch();
+  void Refuse(absl::Status error);
+  void FinishExchange(int status);
+  void BeginLinger();
+  void Enter(Phase phase);
+  void SetBusy(bool busy);
+  int64_t Now() const;
+  std::string TakeRequestId(std::string_view offered) const;
+
+  ServerShared& shared_;
+  ConnectionHost& host_;
+  const std::unique_ptr<Transport> transport_;
+  Waker waker_;
+
+  std::vector<char> input_;
+  size_t input_begin_ = 0;
+  size_t input_end_ = 0;
+  std::unique_ptr<Parser> parser_;  // of the request that is being read
+  std::unique_ptr<Task> task_;
+  ResponseWriter writer_;
+  std::string output_;  // being written
+  size_t written_ = 0;
+
+  Phase phase_ = Phase::kHandshake;
+  int64_t phase_since_ns_ = 0;
+  int64_t write_progress_ns_ = 0;
+  int64_t arrival_ns_ = 0;
+  std::string_view route_ = "unmatched";
+  std::string method_;
+  bool reading_ = false;
+  bool writing_ = false;
+  bool input_closed_ = false;  // the client will send nothing more
+  bool close_after_ = false;   // close when all is written
+  bool closed_ = false;
+  bool busy_ = false;
+};
+
+}  // namespace reticle::server::http
+
+#endif  // RETICLE_SERVER_HTTP_CONNECTION_H_

@@ -1,0 +1,58 @@
+// The seam between connections, which know bytes and sockets, and the API, which knows neither.
+#ifndef RETICLE_SERVER_HTTP_HANDLER_H_
+#define RETICLE_SERVER_HTTP_HANDLER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "server/http/response_writer.h"
+
+namespace reticle::server::http {
+
+struct HttpRequest {
+  std::string method;
+  std::string path;  // percent-decoded, without the query
+  std::string body;
+  std::string timeout_ms;  // the x-request-timeout-ms header; may be empty
+  std::string request_id;
+  int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
+};
+
+// Calls back into the connection's thread: may be called from any thread, any number of times, also
+// when the connection is gone. Cheap, never blocks.
+using Waker = std::function<void()>;
+
+// A request being answered. Lives on its connection's thread. Destroying it before it is done gives
+// the request up: the client is gone.
+class Task {
+ public:
+  enum class Progress {
+    kWaiting,  // the waker will be called
+    kMore,     // has more to write as soon as the connection can take it
+    kDone,     // the reply is complete
+  };
+  virtual ~Task() = default;
+  // Appends what is ready to `writer`. It should stop when the writer's buffer holds `budget` bytes
+  // or more; it is not called while the buffer is that full, which is how a slow client holds back
+  // its own stream.
+  virtual Progress Produce(ResponseWriter& writer, size_t budget) = 0;
+  // Whether the work is to be given up as soon as the client closes its side.
+  virtual bool abandon_on_disconnect() const { return false; }
+};
+
+class Handler {
+ public:
+  virtual ~Handler() = default;
+  // Thread-safe: called from every I/O thread.
+  virtual std::unique_ptr<Task> Start(HttpRequest request, Waker waker) = 0;
+  // The pattern of the route that answers `path`, for metrics; "unmatched".
+  virtual std::string_view Route(std::string_view path) const = 0;
+};
+
+}  // namespace reticle::server::http
+
+#endif  // RETICLE_SERVER_HTTP_HANDLER_H_

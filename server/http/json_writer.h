@@ -1,0 +1,25 @@
+// JSON by appending to a string: what the token path needs, without a document in between.
+#ifndef RETICLE_SERVER_HTTP_JSON_WRITER_H_
+#define RETICLE_SERVER_HTTP_JSON_WRITER_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace reticle::server::http {
+
+// Appends `text` as the inside of a JSON string: quotes, backslashes and control characters are
+// escaped; bytes that are no UTF-8 become U+FFFD.
+void AppendJsonEscaped(std::string& out, std::string_view text);
+// Likewise, with the quotes around it.
+void AppendJsonString(std::string& out, std::string_view text);
+void AppendInt(std::string& out, int64_t value);
+// The shortest text that reads back as `value`. JSON has no infinities and no NaN: they become
+// -9999, 9999 and null. -9999 is what OpenAI's API reports for a probability of nothing.
+void AppendFloat(std::string& out, float value);
+// Fixed notation with three digits behind the point, for times in ms.
+void AppendMillis(std::string& out, int64_t nanos);
+
+}  // namespace reticle::server::http
+
+#endif  // RETICLE_SERVER_HTTP_JSON_WRITER_H_
