@@ -36,8 +36,9 @@ TEST(ThreadPoolTest, ABarrierShowsWhatTheOthersDidBefore) {
   EXPECT_EQ(wrong.load(), 0);
 }
 
-// A wake-up that overtakes the store that it announces is lost once in many thousand barriers whose
-// workers just went to sleep; the delays sweep over that moment. A lost one hangs the test.
+// The delays sweep over the moment at which a waiting worker goes to sleep. A wake-up that is lost
+// there hangs the test until its time-out; the window is a few instructions wide, so a pass is no
+// proof.
 TEST(ThreadPoolTest, AWorkerThatJustWentToSleepIsWoken) {
   ThreadPool pool(2);
   std::atomic<uint64_t> sink{0};
