@@ -1,5 +1,5 @@
 // The kernels on every instruction set against plain double arithmetic, extreme values included.
-#include "backends/cpu/kernels.h"
+#include "backends/kernels/kernels.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,14 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/block_decode.h"
-#include "backends/cpu/packed_matrix.h"
-#include "backends/cpu/targets_for_test.h"
+#include "backends/kernels/block_decode.h"
+#include "backends/kernels/packed_matrix.h"
+#include "backends/kernels/targets_for_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/half.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 using models::TensorType;
@@ -214,4 +214,4 @@ TEST(KernelsTest, PackingFindsWhatIsNotFinite) {
 }
 
 }  // namespace
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

@@ -1,4 +1,4 @@
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/thread_pool.h"
 
 #include <sched.h>
 
@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 // About 20-50 us, longer than the skew between workers of one step, far shorter than a time slice.
@@ -98,4 +98,4 @@ void ThreadPool::Loop(int worker) {
   }
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

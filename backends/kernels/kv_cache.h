@@ -4,13 +4,13 @@
 // layer and head form tiles of 16. A tile keeps keys transposed, [head_dim][16], so that one vector
 // scores 16 positions, and values as they are, [16][padded head_dim]. Q8_0 puts the scales of 32
 // dimensions in front of each: keys [head_dim/32][16] half, values [16][head_dim/32] half.
-#ifndef RETICLE_BACKENDS_CPU_KV_CACHE_H_
-#define RETICLE_BACKENDS_CPU_KV_CACHE_H_
+#ifndef RETICLE_BACKENDS_KERNELS_KV_CACHE_H_
+#define RETICLE_BACKENDS_KERNELS_KV_CACHE_H_
 
 #include <cstddef>
 #include <cstdint>
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 inline constexpr size_t kTilePositions = 16;
 
@@ -45,6 +45,6 @@ struct KvGeometry {
   }
 };
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_KV_CACHE_H_
+#endif  // RETICLE_BACKENDS_KERNELS_KV_CACHE_H_

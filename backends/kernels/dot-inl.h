@@ -1,10 +1,10 @@
 // Products of 8-bit integers summed in groups of four, for each instruction set. Included once for
 // every target by Highway; see https://google.github.io/highway/.
-#if defined(RETICLE_BACKENDS_CPU_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef RETICLE_BACKENDS_CPU_DOT_INL_H_
-#undef RETICLE_BACKENDS_CPU_DOT_INL_H_
+#if defined(RETICLE_BACKENDS_KERNELS_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RETICLE_BACKENDS_KERNELS_DOT_INL_H_
+#undef RETICLE_BACKENDS_KERNELS_DOT_INL_H_
 #else
-#define RETICLE_BACKENDS_CPU_DOT_INL_H_
+#define RETICLE_BACKENDS_KERNELS_DOT_INL_H_
 #endif
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 #endif
 
 HWY_BEFORE_NAMESPACE();
-namespace reticle::backends::cpu::HWY_NAMESPACE {
+namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -104,7 +104,7 @@ HWY_INLINE VI DotSigned(VI sum, V8 w, V8 x) {
 #endif
 }
 
-}  // namespace reticle::backends::cpu::HWY_NAMESPACE
+}  // namespace reticle::backends::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#endif  // RETICLE_BACKENDS_CPU_DOT_INL_H_
+#endif  // RETICLE_BACKENDS_KERNELS_DOT_INL_H_

@@ -2,16 +2,16 @@
 #include <cmath>
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "backends/cpu/vector_ops.cc"
+#define HWY_TARGET_INCLUDE "backends/kernels/vector_ops.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // Highway's headers come after foreach_target.h.
-#include "backends/cpu/dot-inl.h"
-#include "backends/cpu/kernels.h"
+#include "backends/kernels/dot-inl.h"
+#include "backends/kernels/kernels.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace reticle::backends::cpu::HWY_NAMESPACE {
+namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 // Sums 16 lanes in the order that every target uses.
 HWY_INLINE float SumOf16(const VF (&sums)[kPanelVecs]) {
@@ -111,12 +111,12 @@ void QuantizeColumnsTarget(const float* x, size_t first, size_t end, size_t row,
   }
 }
 
-}  // namespace reticle::backends::cpu::HWY_NAMESPACE
+}  // namespace reticle::backends::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 HWY_EXPORT(RmsNormTarget);
 HWY_EXPORT(SwiGluTarget);
@@ -141,6 +141,6 @@ void QuantizeColumns(const float* x, size_t first, size_t end, size_t row,
   HWY_DYNAMIC_DISPATCH(QuantizeColumnsTarget)(x, first, end, row, out);
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
 #endif  // HWY_ONCE

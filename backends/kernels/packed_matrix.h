@@ -11,8 +11,8 @@
 //   scales of super-blocks      scales [K/group][R] int8, mins [K/32][R] uint8,
 //                               super_scales [K/256][R] half, super_mins [K/256][R] half
 // Rows beyond the matrix are zero.
-#ifndef RETICLE_BACKENDS_CPU_PACKED_MATRIX_H_
-#define RETICLE_BACKENDS_CPU_PACKED_MATRIX_H_
+#ifndef RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_
+#define RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -20,7 +20,7 @@
 
 #include "models/tensor_type.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 inline constexpr size_t kPanelRows = 16;
 
@@ -73,6 +73,6 @@ PackedMatrix LayOutMatrix(models::TensorType type, size_t rows, size_t columns, 
 std::optional<size_t> PackPanels(models::TensorType type, const std::byte* tensor,
                                  size_t first_panel, size_t end_panel, const PackedMatrix& matrix);
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_PACKED_MATRIX_H_
+#endif  // RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_

@@ -1,4 +1,4 @@
-#include "backends/cpu/attention.h"
+#include "backends/kernels/attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,15 +7,15 @@
 #include "models/half.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "backends/cpu/attention.cc"
+#define HWY_TARGET_INCLUDE "backends/kernels/attention.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // Highway's headers come after foreach_target.h.
-#include "backends/cpu/dot-inl.h"
+#include "backends/kernels/dot-inl.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace reticle::backends::cpu::HWY_NAMESPACE {
+namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 // Positions between two updates of the running maximum.
 inline constexpr size_t kStep = 64;
@@ -225,14 +225,14 @@ HWY_INLINE void ToHalves(const float* x, size_t count, uint16_t* out) {
 
 void ToHalvesTarget(const float* x, size_t count, uint16_t* out) { ToHalves(x, count, out); }
 
-}  // namespace reticle::backends::cpu::HWY_NAMESPACE
+}  // namespace reticle::backends::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
 #include <cstring>
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 HWY_EXPORT(AttendHeadTarget);
@@ -308,6 +308,6 @@ void AttendHead(const KvGeometry& kv, const std::byte* pool, const uint32_t* blo
   (kv, pool, blocks, layer, head, position, q, group, out, scratch);
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
 #endif  // HWY_ONCE

@@ -1,7 +1,7 @@
 // A Llama-architecture model ready to compute: weights packed for the kernels, norms and embedding
 // rows as they lie in the file.
-#ifndef RETICLE_BACKENDS_CPU_MODEL_H_
-#define RETICLE_BACKENDS_CPU_MODEL_H_
+#ifndef RETICLE_BACKENDS_KERNELS_MODEL_H_
+#define RETICLE_BACKENDS_KERNELS_MODEL_H_
 
 #include <cstdint>
 #include <memory>
@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "backends/cpu/aligned_memory.h"
-#include "backends/cpu/packed_matrix.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/packed_matrix.h"
+#include "backends/kernels/thread_pool.h"
 #include "models/gguf.h"
 #include "models/llama_config.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 struct ModelLayer {
   std::span<const float> attn_norm;
@@ -59,6 +59,6 @@ class Model {
   size_t embedding_row_bytes_ = 0;
 };
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_MODEL_H_
+#endif  // RETICLE_BACKENDS_KERNELS_MODEL_H_

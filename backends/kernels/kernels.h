@@ -1,5 +1,5 @@
-// The arithmetic of the CPU backend: one function a step of the model, each in a version for every
-// instruction set, chosen at run time (Highway's dynamic dispatch).
+// The arithmetic of Llama models on a CPU: one function a step of the model, each in a version for
+// every instruction set, chosen at run time (Highway's dynamic dispatch).
 //
 // Every output element is computed by a fixed sequence of operations that depends on its inputs
 // only: not on the number of tokens in the call, the vector width or the split between threads.
@@ -7,16 +7,16 @@
 // (SSE4, emulation) differ from them by the rounding of a product.
 //
 // All functions are thread-safe: they write only what the caller names.
-#ifndef RETICLE_BACKENDS_CPU_KERNELS_H_
-#define RETICLE_BACKENDS_CPU_KERNELS_H_
+#ifndef RETICLE_BACKENDS_KERNELS_KERNELS_H_
+#define RETICLE_BACKENDS_KERNELS_KERNELS_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
-#include "backends/cpu/packed_matrix.h"
+#include "backends/kernels/packed_matrix.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 // Rows of int8 activations with a scale for 32 columns. Borrowed memory; row r begins at
 // r * columns in quants, r * columns/32 in scales, scaled_sums and sums, r * columns/16 in
@@ -62,6 +62,6 @@ std::string KernelTarget();
 // For tests and benchmarks: VNNI instructions are not used although the CPU has them.
 void DisableVnniForTest(bool disable);
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_KERNELS_H_
+#endif  // RETICLE_BACKENDS_KERNELS_KERNELS_H_

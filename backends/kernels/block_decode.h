@@ -1,15 +1,15 @@
 // Takes GGUF's quantised blocks apart: 32 integers with the scale and minimum they stand for. Used
 // to repack weights at load and to look up embedding rows; the layouts are those of the format
 // (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and the types it names).
-#ifndef RETICLE_BACKENDS_CPU_BLOCK_DECODE_H_
-#define RETICLE_BACKENDS_CPU_BLOCK_DECODE_H_
+#ifndef RETICLE_BACKENDS_KERNELS_BLOCK_DECODE_H_
+#define RETICLE_BACKENDS_KERNELS_BLOCK_DECODE_H_
 
 #include <cstddef>
 #include <cstdint>
 
 #include "models/tensor_type.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 // 32 consecutive weights: value i is scale * sub_scale[i / 16] * quants[i] + min * sub_min. Plain
 // types have sub_scale and sub_min 1 and, without a minimum, min 0.
@@ -29,6 +29,6 @@ void DecodeGroup(models::TensorType type, const std::byte* row, size_t group, Gr
 // types.
 void DecodeRow(models::TensorType type, const std::byte* row, size_t count, float* out);
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_BLOCK_DECODE_H_
+#endif  // RETICLE_BACKENDS_KERNELS_BLOCK_DECODE_H_

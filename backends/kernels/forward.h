@@ -1,7 +1,7 @@
 // One forward pass over a batch of tokens of any sequences: prompts in chunks and single tokens
 // together.
-#ifndef RETICLE_BACKENDS_CPU_FORWARD_H_
-#define RETICLE_BACKENDS_CPU_FORWARD_H_
+#ifndef RETICLE_BACKENDS_KERNELS_FORWARD_H_
+#define RETICLE_BACKENDS_KERNELS_FORWARD_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -10,13 +10,13 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "backends/cpu/aligned_memory.h"
-#include "backends/cpu/kernels.h"
-#include "backends/cpu/kv_cache.h"
-#include "backends/cpu/model.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/kernels.h"
+#include "backends/kernels/kv_cache.h"
+#include "backends/kernels/model.h"
+#include "backends/kernels/thread_pool.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 // One token to feed.
 struct BatchToken {
@@ -108,6 +108,6 @@ class Forward {
   size_t logits_stride_ = 0;
 };
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_FORWARD_H_
+#endif  // RETICLE_BACKENDS_KERNELS_FORWARD_H_

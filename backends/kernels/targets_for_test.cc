@@ -1,9 +1,9 @@
-#include "backends/cpu/targets_for_test.h"
+#include "backends/kernels/targets_for_test.h"
 
-#include "backends/cpu/kernels.h"
+#include "backends/kernels/kernels.h"
 #include "hwy/highway.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 std::vector<Target> SupportedTargets() {
   std::vector<Target> targets;
@@ -35,4 +35,4 @@ ScopedTarget::~ScopedTarget() {
   DisableVnniForTest(false);
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

@@ -1,15 +1,15 @@
-#include "backends/cpu/model.h"
+#include "backends/kernels/model.h"
 
 #include <atomic>
 #include <cmath>
 #include <string>
 #include <utility>
 
-#include "backends/cpu/block_decode.h"
+#include "backends/kernels/block_decode.h"
 #include "base/status.h"
 #include "models/rope.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 using models::GgufTensor;
@@ -119,4 +119,4 @@ void Model::Embed(uint32_t token, float* out) const {
   DecodeRow(embedding_type_, embedding_ + token * embedding_row_bytes_, config_.dim, out);
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

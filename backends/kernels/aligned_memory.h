@@ -1,14 +1,14 @@
 // Large zeroed memory straight from the kernel: aligned, populated when first touched, with huge
 // pages where the system allows them.
-#ifndef RETICLE_BACKENDS_CPU_ALIGNED_MEMORY_H_
-#define RETICLE_BACKENDS_CPU_ALIGNED_MEMORY_H_
+#ifndef RETICLE_BACKENDS_KERNELS_ALIGNED_MEMORY_H_
+#define RETICLE_BACKENDS_KERNELS_ALIGNED_MEMORY_H_
 
 #include <cstddef>
 #include <utility>
 
 #include "absl/status/statusor.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 // Owns one mapping; movable. The address is a multiple of the page size.
 class AlignedMemory {
@@ -37,6 +37,6 @@ class AlignedMemory {
   size_t bytes_ = 0;
 };
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_ALIGNED_MEMORY_H_
+#endif  // RETICLE_BACKENDS_KERNELS_ALIGNED_MEMORY_H_

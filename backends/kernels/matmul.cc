@@ -2,15 +2,15 @@
 // sum of an element runs over the columns in order, in integers within a group of 32 (or 16) and in
 // floats across groups, so tiles of any shape give the same result.
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "backends/cpu/matmul.cc"
+#define HWY_TARGET_INCLUDE "backends/kernels/matmul.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // Highway's headers come after foreach_target.h.
-#include "backends/cpu/dot-inl.h"
-#include "backends/cpu/kernels.h"
+#include "backends/kernels/dot-inl.h"
+#include "backends/kernels/kernels.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace reticle::backends::cpu::HWY_NAMESPACE {
+namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 using DU16 = hn::Rebind<uint16_t, DF>;
 using DF16 = hn::Rebind<hwy::float16_t, DF>;
@@ -371,7 +371,7 @@ const char* TargetName(int vnni_bits) {
 #endif
 }
 
-}  // namespace reticle::backends::cpu::HWY_NAMESPACE
+}  // namespace reticle::backends::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -382,7 +382,7 @@ HWY_AFTER_NAMESPACE();
 #include <cpuid.h>
 #endif
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 HWY_EXPORT(MatMulTarget);
@@ -418,6 +418,6 @@ std::string KernelTarget() { return HWY_DYNAMIC_DISPATCH(TargetName)(VnniBits())
 
 void DisableVnniForTest(bool disable) { vnni_disabled.store(disable, std::memory_order_relaxed); }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
 #endif  // HWY_ONCE

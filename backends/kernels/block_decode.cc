@@ -1,11 +1,11 @@
-#include "backends/cpu/block_decode.h"
+#include "backends/kernels/block_decode.h"
 
 #include <cstring>
 
 #include "base/check.h"
 #include "models/half.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 using models::Bfloat16ToFloat;
@@ -158,4 +158,4 @@ void DecodeRow(TensorType type, const std::byte* row, size_t count, float* out) 
   }
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

@@ -1,13 +1,13 @@
 // Grouped-query attention of one position over the paged KV pool.
-#ifndef RETICLE_BACKENDS_CPU_ATTENTION_H_
-#define RETICLE_BACKENDS_CPU_ATTENTION_H_
+#ifndef RETICLE_BACKENDS_KERNELS_ATTENTION_H_
+#define RETICLE_BACKENDS_KERNELS_ATTENTION_H_
 
 #include <cstddef>
 #include <cstdint>
 
-#include "backends/cpu/kv_cache.h"
+#include "backends/kernels/kv_cache.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 // Stores key and value (head_dim floats each, the key already rotated) of one head of `position`.
 void WriteKv(const KvGeometry& kv, std::byte* pool, const uint32_t* blocks, size_t layer,
@@ -23,6 +23,6 @@ void AttendHead(const KvGeometry& kv, const std::byte* pool, const uint32_t* blo
                 size_t head, size_t position, const float* q, size_t group, float* out,
                 float* scratch);
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_ATTENTION_H_
+#endif  // RETICLE_BACKENDS_KERNELS_ATTENTION_H_

@@ -1,8 +1,8 @@
 // A team of threads that runs one function at a time, all members together (SPMD), with barriers
 // inside the function. Work is split statically by worker index, so that the same worker touches
 // the same rows every step.
-#ifndef RETICLE_BACKENDS_CPU_THREAD_POOL_H_
-#define RETICLE_BACKENDS_CPU_THREAD_POOL_H_
+#ifndef RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_
+#define RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_
 
 #include <atomic>
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 #include "absl/functional/function_ref.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 // The number of CPUs that this process may use: the cpuset of the calling thread, bounded by the
 // cgroup's CPU quota (rounded up). At least 1.
@@ -64,6 +64,6 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_THREAD_POOL_H_
+#endif  // RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_

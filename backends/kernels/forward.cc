@@ -1,12 +1,12 @@
-#include "backends/cpu/forward.h"
+#include "backends/kernels/forward.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "backends/cpu/attention.h"
+#include "backends/kernels/attention.h"
 #include "base/check.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 using models::LlamaConfig;
@@ -266,4 +266,4 @@ void Forward::ComputeLogits(int worker) {
   MatMul(output, first, end, normed_.view(), rows, logits_, logits_stride_, false);
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

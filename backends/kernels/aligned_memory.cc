@@ -1,10 +1,10 @@
-#include "backends/cpu/aligned_memory.h"
+#include "backends/kernels/aligned_memory.h"
 
 #include <sys/mman.h>
 
 #include "base/status.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 }
@@ -25,4 +25,4 @@ AlignedMemory::~AlignedMemory() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

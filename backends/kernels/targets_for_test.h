@@ -1,12 +1,12 @@
-// The instruction sets that the CPU backend can run on here, for tests that try each.
-#ifndef RETICLE_BACKENDS_CPU_TARGETS_FOR_TEST_H_
-#define RETICLE_BACKENDS_CPU_TARGETS_FOR_TEST_H_
+// The instruction sets that the kernels can run on here, for tests that try each.
+#ifndef RETICLE_BACKENDS_KERNELS_TARGETS_FOR_TEST_H_
+#define RETICLE_BACKENDS_KERNELS_TARGETS_FOR_TEST_H_
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 
 struct Target {
   int64_t highway = 0;  // HWY_* bit
@@ -25,6 +25,6 @@ class ScopedTarget {
   ScopedTarget& operator=(const ScopedTarget&) = delete;
 };
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_CPU_TARGETS_FOR_TEST_H_
+#endif  // RETICLE_BACKENDS_KERNELS_TARGETS_FOR_TEST_H_

@@ -1,14 +1,14 @@
-#include "backends/cpu/packed_matrix.h"
+#include "backends/kernels/packed_matrix.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "backends/cpu/block_decode.h"
+#include "backends/kernels/block_decode.h"
 #include "base/check.h"
 #include "models/half.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 using models::TensorType;
@@ -219,4 +219,4 @@ std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_
   return bad_row;
 }
 
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels

@@ -1,4 +1,4 @@
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/thread_pool.h"
 
 #include <atomic>
 #include <vector>
@@ -6,7 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-namespace reticle::backends::cpu {
+namespace reticle::backends::kernels {
 namespace {
 
 TEST(ThreadPoolTest, EveryWorkerRunsEveryTask) {
@@ -70,4 +70,4 @@ TEST(ThreadPoolTest, StaticRangesCoverEverythingOnce) {
 TEST(ThreadPoolTest, AvailableCpusIsPositive) { EXPECT_GE(AvailableCpus(), 1); }
 
 }  // namespace
-}  // namespace reticle::backends::cpu
+}  // namespace reticle::backends::kernels
