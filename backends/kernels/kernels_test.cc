@@ -93,9 +93,9 @@ struct Inputs {
 
 void CheckMatMul(TensorType type, size_t rows, size_t columns, size_t tokens, bool extreme) {
   const std::vector<std::byte> bytes = RandomRows(type, rows, columns, extreme);
-  std::vector<std::byte> memory(PackedBytes(type, rows, columns) + 64);
+  std::vector<std::byte> memory(PackedBytes(FormatOf(type), rows, columns) + 64);
   std::byte* aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
-  const PackedMatrix matrix = LayOutMatrix(type, rows, columns, aligned);
+  const PackedMatrix matrix = LayOutMatrix(FormatOf(type), rows, columns, aligned);
   ASSERT_EQ(PackPanels(type, bytes.data(), 0, matrix.panels, matrix), std::nullopt);
   const Inputs inputs(tokens, columns, extreme);
   const size_t stride = matrix.padded_rows();
@@ -134,6 +134,71 @@ TEST(KernelsTest, MatMulOfEveryTypeAndTarget) {
       CheckMatMul(type, 21, 3, 5, false);
     }
     CheckMatMul(TensorType::kQ8_0, 1, 32, 3, false);
+  }
+}
+
+// Random groups of an image's format; also that they read back as they were put.
+void CheckImageMatMul(PackedFormat format, size_t rows, size_t columns, size_t tokens,
+                      bool extreme) {
+  const int limit = format == PackedFormat::kInt8 ? 128 : format == PackedFormat::kSixBit ? 32 : 4;
+  std::mt19937 random(static_cast<uint32_t>(format) + 5);
+  std::vector<std::byte> memory(PackedBytes(format, rows, columns) + 64);
+  std::byte* aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  const PackedMatrix matrix = LayOutMatrix(format, rows, columns, aligned);
+  const size_t groups = columns / 32;
+  std::vector<PackedGroup> put(rows * groups);
+  for (size_t i = 0; i < put.size(); ++i) {
+    for (int8_t& q : put[i].quants) {
+      const int code = static_cast<int>(random() % (2 * static_cast<unsigned>(limit))) - limit;
+      q = static_cast<int8_t>(extreme ? -limit : code);
+    }
+    const bool shares_scale = format != PackedFormat::kInt8 && i % groups % 8 != 0;
+    put[i].scale = shares_scale ? put[i - 1].scale
+                                : models::FloatToHalf(0.01f * static_cast<float>(random() % 9 + 1));
+    put[i].sub_scale = format == PackedFormat::kInt8 ? 1 : static_cast<int8_t>(random());
+    PutGroup(matrix, i / groups, i % groups, put[i]);
+  }
+  const Inputs inputs(tokens, columns, extreme);
+  const size_t stride = matrix.padded_rows();
+  std::vector<float> out(tokens * stride);
+  MatMul(matrix, 0, matrix.panels, inputs.view, tokens, out.data(), stride, false);
+  std::vector<float> row(columns);
+  for (size_t r = 0; r < rows; ++r) {
+    UnpackRow(matrix, r, row.data());
+    for (size_t g = 0; g < groups; ++g) {
+      const PackedGroup& want = put[r * groups + g];
+      const PackedGroup got = GetGroup(matrix, r, g);
+      ASSERT_EQ(std::memcmp(got.quants, want.quants, 32), 0);
+      ASSERT_EQ(got.scale, want.scale);
+      ASSERT_EQ(got.sub_scale, want.sub_scale);
+      for (size_t i = 0; i < 32; ++i) {
+        ASSERT_FLOAT_EQ(row[32 * g + i],
+                        models::HalfToFloat(want.scale) * want.sub_scale * want.quants[i]);
+      }
+    }
+    for (size_t t = 0; t < tokens; ++t) {
+      double sum = 0.0, size = 1.0;
+      for (size_t k = 0; k < columns; ++k) {
+        const double product = row[k] * inputs.At(t, k, true);
+        sum += product;
+        size += std::abs(product);
+      }
+      ASSERT_NEAR(out[t * stride + r], sum, 2e-6 * size)
+          << KernelTarget() << " format " << static_cast<int>(format) << " row " << r;
+    }
+  }
+}
+
+TEST(KernelsTest, MatMulOfImageFormatsOnEveryTarget) {
+  for (const Target& target : SupportedTargets()) {
+    const ScopedTarget scoped(target);
+    for (const PackedFormat format :
+         {PackedFormat::kInt8, PackedFormat::kSixBit, PackedFormat::kThreeBit}) {
+      CheckImageMatMul(format, 70, 512, 1, false);
+      CheckImageMatMul(format, 37, 288, 15, false);
+      CheckImageMatMul(format, 16, 32, 2, true);
+      CheckImageMatMul(format, 16, 256, 1, true);
+    }
   }
 }
 
@@ -197,8 +262,8 @@ TEST(KernelsTest, PackingFindsWhatIsNotFinite) {
   for (const TensorType type : kTypes) {
     std::vector<std::byte> bytes = RandomRows(type, 20, 256, false);
     const size_t row_bytes = bytes.size() / 20;
-    std::vector<std::byte> memory(PackedBytes(type, 20, 256));
-    const PackedMatrix matrix = LayOutMatrix(type, 20, 256, memory.data());
+    std::vector<std::byte> memory(PackedBytes(FormatOf(type), 20, 256));
+    const PackedMatrix matrix = LayOutMatrix(FormatOf(type), 20, 256, memory.data());
     // Infinity in the first scale or value of row 17.
     const size_t at = 17 * row_bytes + (type == TensorType::kQ6_K ? 208 : 0);
     const uint32_t wide = 0x7f800000u;

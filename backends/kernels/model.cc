@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "backends/kernels/block_decode.h"
+#include "base/check.h"
 #include "base/status.h"
 #include "models/rope.h"
 
@@ -18,7 +19,7 @@ using models::LlamaLayerWeights;
 using models::LlamaWeights;
 
 uint64_t BytesOf(const GgufTensor& tensor) {
-  return PackedBytes(tensor.type, tensor.rows(), tensor.shape[0]);
+  return PackedBytes(FormatOf(tensor.type), tensor.rows(), tensor.shape[0]);
 }
 
 // The matrices of a model in the order in which they are packed.
@@ -88,7 +89,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file,
   std::vector<PackedMatrix> packed;
   std::byte* at = model->memory_.data();
   for (const GgufTensor* tensor : tensors) {
-    packed.push_back(LayOutMatrix(tensor->type, tensor->rows(), tensor->shape[0], at));
+    packed.push_back(LayOutMatrix(FormatOf(tensor->type), tensor->rows(), tensor->shape[0], at));
     at += BytesOf(*tensor);
   }
   RETURN_IF_ERROR(PackAll(tensors, packed, pool));
@@ -115,7 +116,23 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file,
   return model;
 }
 
+std::unique_ptr<Model> Model::FromParts(Parts parts) {
+  RETICLE_CHECK(IsImageFormat(parts.embedding.format));
+  std::unique_ptr<Model> model(new Model());
+  model->config_ = std::move(parts.config);
+  model->layers_ = std::move(parts.layers);
+  model->output_norm_ = parts.output_norm;
+  model->output_ = parts.output;
+  model->rope_frequencies_ = std::move(parts.rope_frequencies);
+  model->packed_embedding_ = parts.embedding;
+  return model;
+}
+
 void Model::Embed(uint32_t token, float* out) const {
+  if (embedding_ == nullptr) {
+    UnpackRow(packed_embedding_, token, out);
+    return;
+  }
   DecodeRow(embedding_type_, embedding_ + token * embedding_row_bytes_, config_.dim, out);
 }
 

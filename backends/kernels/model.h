@@ -34,6 +34,18 @@ class Model {
   static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file,
                                                      ThreadPool& pool);
 
+  // A model of matrices that are packed already, in memory that outlives it. `embedding` is of a
+  // format of device images, one row a token.
+  struct Parts {
+    models::LlamaConfig config;
+    std::vector<ModelLayer> layers;
+    std::span<const float> output_norm;
+    PackedMatrix output;
+    PackedMatrix embedding;
+    std::vector<double> rope_frequencies;
+  };
+  static std::unique_ptr<Model> FromParts(Parts parts);
+
   const models::LlamaConfig& config() const { return config_; }
   std::span<const ModelLayer> layers() const { return layers_; }
   std::span<const float> output_norm() const { return output_norm_; }
@@ -54,9 +66,11 @@ class Model {
   std::span<const float> output_norm_;
   PackedMatrix output_;
   std::vector<double> rope_frequencies_;
+  // The embedding as it lies in a file, or packed when that is null.
   models::TensorType embedding_type_ = models::TensorType::kF32;
   const std::byte* embedding_ = nullptr;
   size_t embedding_row_bytes_ = 0;
+  PackedMatrix packed_embedding_;
 };
 
 }  // namespace reticle::backends::kernels

@@ -13,7 +13,15 @@ namespace {
 
 using models::TensorType;
 
+constexpr size_t kVectorBytes = 4 * kPanelRows;
+constexpr size_t kSixBitGroupBytes = 6 * kVectorBytes;
+constexpr size_t kThreeBitGroupBytes = 3 * kVectorBytes;
+
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
+
+bool IsPlanes(PackedFormat format) {
+  return format == PackedFormat::kSixBit || format == PackedFormat::kThreeBit;
+}
 
 bool IsNibbles(PackedFormat format) {
   return format == PackedFormat::kNibbles || format == PackedFormat::kNibblesMin ||
@@ -27,7 +35,7 @@ bool HasMin(PackedFormat format) {
 
 bool IsSuper(PackedFormat format) {
   return format == PackedFormat::kInt8SuperMin || format == PackedFormat::kInt8Super16 ||
-         format == PackedFormat::kNibblesSuperMin;
+         format == PackedFormat::kNibblesSuperMin || IsPlanes(format);
 }
 
 struct Strides {
@@ -52,11 +60,13 @@ Strides StridesOf(PackedFormat format, size_t columns) {
     return strides;
   }
   strides.values = columns * kRows / (IsNibbles(format) ? 2 : 1);
+  if (format == PackedFormat::kSixBit) strides.values = columns / 32 * kSixBitGroupBytes;
+  if (format == PackedFormat::kThreeBit) strides.values = columns / 32 * kThreeBitGroupBytes;
   const size_t groups = columns / 32;
   if (IsSuper(format)) {
     strides.scales = RoundUp(groups * kRows * (format == PackedFormat::kInt8Super16 ? 2 : 1), 64);
     strides.mins = HasMin(format) ? RoundUp(groups * kRows, 64) : 0;
-    strides.super = RoundUp(columns / 256 * kRows * 2, 64);
+    strides.super = RoundUp(RoundUp(columns, 256) / 256 * kRows * 2, 64);
   } else {
     strides.scales = RoundUp(groups * kRows * 2, 64);
     strides.mins = HasMin(format) ? strides.scales : 0;
@@ -179,15 +189,14 @@ PackedFormat FormatOf(TensorType type) {
   return PackedFormat::kF32;
 }
 
-size_t PackedBytes(TensorType type, size_t rows, size_t columns) {
-  const PackedFormat format = FormatOf(type);
+size_t PackedBytes(PackedFormat format, size_t rows, size_t columns) {
   const bool super_mins = IsSuper(format) && HasMin(format);
   return RoundUp(rows, kPanelRows) / kPanelRows * StridesOf(format, columns).Total(super_mins);
 }
 
-PackedMatrix LayOutMatrix(TensorType type, size_t rows, size_t columns, std::byte* memory) {
+PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std::byte* memory) {
   PackedMatrix m;
-  m.format = FormatOf(type);
+  m.format = format;
   m.rows = rows;
   m.columns = columns;
   m.panels = RoundUp(rows, kPanelRows) / kPanelRows;
@@ -217,6 +226,109 @@ std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_
     }
   }
   return bad_row;
+}
+
+namespace {
+
+// The bytes of one lane's four columns in byte-vector `vector` of a group.
+uint8_t* LaneBytes(uint8_t* group, size_t vector, size_t lane) {
+  return group + vector * kVectorBytes + lane * 4;
+}
+
+void PutPlanes(PackedFormat format, const int8_t* quants, size_t lane, uint8_t* group) {
+  const bool six = format == PackedFormat::kSixBit;
+  for (size_t i = 0; i < 32; ++i) {
+    const unsigned code = static_cast<unsigned>(quants[i] + (six ? 32 : 4));
+    const size_t v = i / 4;  // columns 4v .. 4v+3
+    const auto put = [&](size_t vector, unsigned bits) {
+      LaneBytes(group, vector, lane)[i % 4] |= static_cast<uint8_t>(bits);
+    };
+    if (six) {
+      put(v % 4, (code & 15) << (v / 4 * 4));
+      put(4 + v / 4, (code >> 4) << (v % 4 * 2));
+    } else {
+      put(v / 4, (code & 3) << (v % 4 * 2));
+      put(2, (code >> 2) << v);
+    }
+  }
+}
+
+void GetPlanes(PackedFormat format, uint8_t* group, size_t lane, int8_t* quants) {
+  const bool six = format == PackedFormat::kSixBit;
+  for (size_t i = 0; i < 32; ++i) {
+    const size_t v = i / 4;
+    const auto get = [&](size_t vector) -> unsigned {
+      return LaneBytes(group, vector, lane)[i % 4];
+    };
+    const unsigned code =
+        six ? ((get(v % 4) >> (v / 4 * 4)) & 15) | ((get(4 + v / 4) >> (v % 4 * 2)) & 3) << 4
+            : ((get(v / 4) >> (v % 4 * 2)) & 3) | ((get(2) >> v) & 1) << 2;
+    quants[i] = static_cast<int8_t>(static_cast<int>(code) - (six ? 32 : 4));
+  }
+}
+
+// Where group `group` of a row's panel begins.
+uint8_t* GroupBytes(const PackedMatrix& m, size_t panel, size_t group) {
+  const size_t bytes = m.format == PackedFormat::kInt8     ? 8 * kVectorBytes
+                       : m.format == PackedFormat::kSixBit ? kSixBitGroupBytes
+                                                           : kThreeBitGroupBytes;
+  return reinterpret_cast<uint8_t*>(m.values + panel * m.values_stride) + group * bytes;
+}
+
+struct ScaleCells {
+  uint16_t* scale;
+  int8_t* sub_scale;  // null for kInt8
+};
+
+ScaleCells CellsOf(const PackedMatrix& m, size_t panel, size_t lane, size_t group) {
+  std::byte* scales = m.scales + panel * m.scales_stride;
+  const size_t cell = group * kPanelRows + lane;
+  if (m.format == PackedFormat::kInt8) return {reinterpret_cast<uint16_t*>(scales) + cell, nullptr};
+  uint16_t* super = reinterpret_cast<uint16_t*>(m.super_scales + panel * m.super_stride);
+  return {super + group / 8 * kPanelRows + lane, reinterpret_cast<int8_t*>(scales) + cell};
+}
+
+}  // namespace
+
+void PutGroup(const PackedMatrix& matrix, size_t row, size_t group, const PackedGroup& value) {
+  const size_t panel = row / kPanelRows;
+  const size_t lane = row % kPanelRows;
+  uint8_t* bytes = GroupBytes(matrix, panel, group);
+  if (matrix.format == PackedFormat::kInt8) {
+    for (size_t v = 0; v < 8; ++v) std::memcpy(LaneBytes(bytes, v, lane), value.quants + 4 * v, 4);
+  } else {
+    PutPlanes(matrix.format, value.quants, lane, bytes);
+  }
+  const ScaleCells cells = CellsOf(matrix, panel, lane, group);
+  *cells.scale = value.scale;
+  if (cells.sub_scale != nullptr) *cells.sub_scale = value.sub_scale;
+}
+
+PackedGroup GetGroup(const PackedMatrix& matrix, size_t row, size_t group) {
+  const size_t panel = row / kPanelRows;
+  const size_t lane = row % kPanelRows;
+  PackedGroup value;
+  uint8_t* bytes = GroupBytes(matrix, panel, group);
+  if (matrix.format == PackedFormat::kInt8) {
+    for (size_t v = 0; v < 8; ++v) std::memcpy(value.quants + 4 * v, LaneBytes(bytes, v, lane), 4);
+  } else {
+    GetPlanes(matrix.format, bytes, lane, value.quants);
+  }
+  const ScaleCells cells = CellsOf(matrix, panel, lane, group);
+  value.scale = *cells.scale;
+  value.sub_scale = cells.sub_scale != nullptr ? *cells.sub_scale : int8_t{1};
+  return value;
+}
+
+void UnpackRow(const PackedMatrix& matrix, size_t row, float* out) {
+  for (size_t g = 0; g < matrix.columns / 32; ++g) {
+    const PackedGroup group = GetGroup(matrix, row, g);
+    const float scale = models::HalfToFloat(group.scale) * static_cast<float>(group.sub_scale);
+    for (size_t i = 0; i < 32; ++i) {
+      // Adding zero is what the rows of a file go through (DecodeRow): no negative zeros.
+      out[32 * g + i] = scale * static_cast<float>(group.quants[i]) + 0.0f;
+    }
+  }
 }
 
 }  // namespace reticle::backends::kernels

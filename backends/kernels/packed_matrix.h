@@ -7,10 +7,16 @@
 //   kInt8              quants   [K/4][R][4] int8
 //   kNibbles           quants   [K/32][4][R][4] bytes: columns 4v.. in the low nibbles of vector v,
 //                               columns 16+4v.. in the high ones; unsigned
+//   kSixBit            as kNibbles for the low four bits, then [2][R][4] bytes a group: bits 2v and
+//                               2v+1 of byte-vector u are the upper two of columns 16u+4v..
+//   kThreeBit          [K/32][3][R][4] bytes: byte-vectors 0 and 1 hold the low two bits, as the
+//                               upper ones of kSixBit; bit v of byte-vector 2 is the third bit of
+//                               columns 4v..
 //   scales of plain blocks      scales [K/32][R] half, mins [K/32][R] half
 //   scales of super-blocks      scales [K/group][R] int8, mins [K/32][R] uint8,
 //                               super_scales [K/256][R] half, super_mins [K/256][R] half
-// Rows beyond the matrix are zero.
+// kSixBit and kThreeBit have super-blocks without mins and a group of 32; their last super-block
+// may be shorter than 256 columns. Rows beyond the matrix are zero.
 #ifndef RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_
 #define RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_
 
@@ -36,6 +42,8 @@ enum class PackedFormat {
   kNibbles,          // Q4_0: offset 8
   kNibblesMin,       // Q4_1
   kNibblesSuperMin,  // Q4_K
+  kSixBit,           // of device images; offset 32
+  kThreeBit,         // of device images; offset 4
 };
 
 PackedFormat FormatOf(models::TensorType type);
@@ -61,17 +69,39 @@ struct PackedMatrix {
 };
 
 // Bytes that a packed matrix takes.
-size_t PackedBytes(models::TensorType type, size_t rows, size_t columns);
+size_t PackedBytes(PackedFormat format, size_t rows, size_t columns);
 
-// Lays the arrays of a matrix of that type and shape into `memory` (PackedBytes long, at a multiple
-// of 64, zeroed); the weights are still missing.
-PackedMatrix LayOutMatrix(models::TensorType type, size_t rows, size_t columns, std::byte* memory);
+// Lays the arrays of a matrix of that format and shape into `memory` (PackedBytes long, at a
+// multiple of 64); nothing is written, and what packs the weights expects zeros.
+PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std::byte* memory);
 
 // Packs panels first_panel .. end_panel-1 from the rows of a tensor as they lie in the file.
 // Different panels may be packed by different threads. Returns the first row that holds a weight or
 // scale that is not finite, or nothing.
 std::optional<size_t> PackPanels(models::TensorType type, const std::byte* tensor,
                                  size_t first_panel, size_t end_panel, const PackedMatrix& matrix);
+
+// ==== Formats of device images: kInt8, kSixBit, kThreeBit ====
+
+constexpr bool IsImageFormat(PackedFormat format) {
+  return format == PackedFormat::kInt8 || format == PackedFormat::kSixBit ||
+         format == PackedFormat::kThreeBit;
+}
+
+// 32 weights of one row. Value i is quants[i] * scale * sub_scale; kInt8 has sub_scale 1, the
+// others share the scale among 256 columns. kSixBit holds quants of -32..31, kThreeBit of -4..3.
+struct PackedGroup {
+  int8_t quants[32];
+  uint16_t scale;  // half
+  int8_t sub_scale;
+};
+
+// Writes group `group` (columns 32 * group ..) of row `row`, whose cells are still zero. Different
+// panels may be written by different threads.
+void PutGroup(const PackedMatrix& matrix, size_t row, size_t group, const PackedGroup& value);
+PackedGroup GetGroup(const PackedMatrix& matrix, size_t row, size_t group);
+// Writes the `columns` values of row `row` to `out`.
+void UnpackRow(const PackedMatrix& matrix, size_t row, float* out);
 
 }  // namespace reticle::backends::kernels
 
