@@ -115,18 +115,22 @@ void Forward::Work(int worker) {
     const ModelLayer& layer = model_.layers()[l];
     Normalize(worker, layer.attn_norm.data(), NeedsInts({&layer.q, &layer.k, &layer.v}));
     pool_.Barrier();
+    Observe(worker, l, ForwardInput::kQkv, normed_, batch_.size());
     ProjectQkv(worker, layer);
     pool_.Barrier();
     RotateAndStore(worker, l);
     pool_.Barrier();
     Attend(worker, l, NeedsInts({&layer.o}));
     pool_.Barrier();
+    Observe(worker, l, ForwardInput::kAttnOutput, attended_, batch_.size());
     AddProduct(worker, layer.o, attended_);
     pool_.Barrier();
     Normalize(worker, layer.ffn_norm.data(), NeedsInts({&layer.gate, &layer.up}));
     pool_.Barrier();
+    Observe(worker, l, ForwardInput::kGateUp, normed_, batch_.size());
     GateAndUp(worker, layer);
     pool_.Barrier();
+    Observe(worker, l, ForwardInput::kDown, gate_, batch_.size());
     AddProduct(worker, layer.down, gate_);
     pool_.Barrier();
   }
@@ -261,6 +265,7 @@ void Forward::ComputeLogits(int worker) {
     }
   }
   pool_.Barrier();
+  Observe(worker, 0, ForwardInput::kOutput, normed_, rows);
   const auto [first, end] = StaticRange(output.panels, worker, pool_.threads());
   if (first >= end) return;
   MatMul(output, first, end, normed_.view(), rows, logits_, logits_stride_, false);

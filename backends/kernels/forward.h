@@ -5,8 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,6 +27,20 @@ struct BatchToken {
   const uint32_t* blocks = nullptr;  // block table of its sequence, valid during Run
   bool wants_logits = false;         // of what comes behind it
 };
+
+// A product of the model, by what it is fed with.
+enum class ForwardInput {
+  kQkv,         // attn_q, attn_k, attn_v
+  kAttnOutput,  // attn_output
+  kGateUp,      // ffn_gate, ffn_up
+  kDown,        // ffn_down
+  kOutput,      // output, for the tokens that want logits; its layer is 0
+};
+
+// Sees what is fed to each product: `tokens` rows of the product's columns, `stride` apart. Called
+// by the thread that called Run.
+using ForwardObserver = std::function<void(size_t layer, ForwardInput input, const float* rows,
+                                           size_t stride, size_t tokens)>;
 
 // Owns the activations of a step and borrows model, pool and KV memory, which must outlive it. One
 // thread at a time. Allocates at creation only.
@@ -47,6 +63,9 @@ class Forward {
   // logits that are wanted. Tokens of one sequence come in the order of their positions; earlier
   // positions are in the batch or in the blocks already.
   void Run(std::span<const BatchToken> batch);
+
+  // For tools that gather statistics; empty: nobody watches.
+  void set_observer(ForwardObserver observer) { observer_ = std::move(observer); }
 
   // Logits after the i-th token of the last batch that wanted them: vocab_size values, valid until
   // the next Run.
@@ -73,6 +92,9 @@ class Forward {
                 size_t scratch_floats, std::byte* base);
 
   void Work(int worker);
+  void Observe(int worker, size_t layer, ForwardInput input, const Buffer& rows, size_t tokens) {
+    if (worker == 0 && observer_) observer_(layer, input, rows.floats, rows.stride, tokens);
+  }
   void EmbedTokens(int worker);
   void Normalize(int worker, const float* weight, bool quantize);
   void ProjectQkv(int worker, const ModelLayer& layer);
@@ -88,6 +110,7 @@ class Forward {
   std::byte* const kv_memory_;
   const Options options_;
   AlignedMemory memory_;
+  ForwardObserver observer_;
 
   std::span<const BatchToken> batch_;
   std::vector<uint32_t> logit_tokens_;  // indices in the batch

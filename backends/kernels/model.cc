@@ -129,7 +129,7 @@ std::unique_ptr<Model> Model::FromParts(Parts parts) {
 }
 
 void Model::Embed(uint32_t token, float* out) const {
-  if (embedding_ == nullptr) {
+  if (packed_embedding_.rows != 0) {
     UnpackRow(packed_embedding_, token, out);
     return;
   }

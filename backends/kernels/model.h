@@ -46,6 +46,13 @@ class Model {
   };
   static std::unique_ptr<Model> FromParts(Parts parts);
 
+  // For tools that try other weights; not while anything computes. The matrix must outlive the
+  // model or its replacement. An embedding is of a format of device images; with rows = 0 that of
+  // the file counts again.
+  ModelLayer& mutable_layer(size_t layer) { return layers_[layer]; }
+  PackedMatrix& mutable_output() { return output_; }
+  PackedMatrix& mutable_embedding() { return packed_embedding_; }
+
   const models::LlamaConfig& config() const { return config_; }
   std::span<const ModelLayer> layers() const { return layers_; }
   std::span<const float> output_norm() const { return output_norm_; }
@@ -66,7 +73,7 @@ class Model {
   std::span<const float> output_norm_;
   PackedMatrix output_;
   std::vector<double> rope_frequencies_;
-  // The embedding as it lies in a file, or packed when that is null.
+  // The embedding packed, or as it lies in a file when that has no rows.
   models::TensorType embedding_type_ = models::TensorType::kF32;
   const std::byte* embedding_ = nullptr;
   size_t embedding_row_bytes_ = 0;

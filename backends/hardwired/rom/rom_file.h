@@ -15,6 +15,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "backends/hardwired/rom/rom_format.h"
+#include "backends/kernels/model.h"
 #include "models/gguf.h"
 #include "models/llama_config.h"
 
@@ -32,6 +34,13 @@ struct RomInfo {
   double bits_per_weight = 0.0;  // scales, norms and the like included
 };
 
+// One tensor of an image; `data` points into the map.
+struct RomTensor {
+  RomTensorShape shape;
+  RomEncoding encoding = RomEncoding::kFloat32;
+  std::span<const std::byte> data;
+};
+
 // True when the file at `path` begins with the magic number of an image.
 bool IsRomFile(const std::string& path);
 
@@ -44,15 +53,24 @@ class RomFile {
   // Without `verify_seal` the bytes of the weights are not read.
   static absl::StatusOr<std::unique_ptr<RomFile>> Open(const std::string& path,
                                                        bool verify_seal = true);
+  // Reads an image in memory, which must outlive the file and begin at a multiple of 64.
+  static absl::StatusOr<std::unique_ptr<RomFile>> Parse(std::span<const std::byte> bytes,
+                                                        bool verify_seal = true);
 
   ~RomFile();
   RomFile(const RomFile&) = delete;
   RomFile& operator=(const RomFile&) = delete;
 
   const RomInfo& info() const;
+  uint64_t size_bytes() const;
   // The metadata of the source (tokenizer, chat template, hyper-parameters) as a GGUF file without
   // tensors: what tokenizer::Tokenizer::Create takes.
   const models::GgufFile& metadata() const;
+  // In the order of RomTensors.
+  std::span<const RomTensor> tensors() const;
+  // The model for the kernels, computing from the mapped bytes; the file must outlive it.
+  // INVALID_ARGUMENT for rope factors that are not finite and positive.
+  absl::StatusOr<std::unique_ptr<kernels::Model>> MakeModel() const;
 
  private:
   RomFile();
