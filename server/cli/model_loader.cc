@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "models/gguf.h"
 #include "server/cli/embedded_model.h"
+#include "server/cli/model_metadata.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -93,7 +94,9 @@ std::string ModelIdOf(const ServeOptions& options) {
   if (options.model.empty()) return "house";
   std::string_view name = options.model;
   name = name.substr(name.rfind('/') + 1);
-  if (name.ends_with(".gguf")) name.remove_suffix(5);
+  for (const std::string_view ending : {".gguf", ".rom"}) {
+    if (name.ends_with(ending)) name.remove_suffix(ending.size());
+  }
   return std::string(name);
 }
 
@@ -115,10 +118,11 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
     ASSIGN_OR_RETURN(path, EmbeddedModelPath());
   }
   ASSIGN_OR_RETURN(backends::Driver driver, FindDriver(options.device, drivers));
-  ASSIGN_OR_RETURN(const std::unique_ptr<models::GgufFile> file, models::GgufFile::Open(path));
-  ASSIGN_OR_RETURN(entry->tokenizer, tokenizer::Tokenizer::Create(*file));
-  if (file->Has("tokenizer.chat_template")) {
-    ASSIGN_OR_RETURN(const std::string_view source, file->GetString("tokenizer.chat_template"));
+  ASSIGN_OR_RETURN(const ModelMetadata metadata, ModelMetadata::Open(path));
+  const models::GgufFile& file = metadata.gguf();
+  ASSIGN_OR_RETURN(entry->tokenizer, tokenizer::Tokenizer::Create(file));
+  if (file.Has("tokenizer.chat_template")) {
+    ASSIGN_OR_RETURN(const std::string_view source, file.GetString("tokenizer.chat_template"));
     auto chat_template = tokenizer::ChatTemplate::Create(source);
     if (chat_template.ok()) {
       entry->chat_template = *std::move(chat_template);
@@ -127,7 +131,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
                  chat_template.status().message());
     }
   }
-  const uint64_t context = file->GetUint("llama.context_length").value_or(4096);
+  const uint64_t context = file.GetUint("llama.context_length").value_or(4096);
 
   ASSIGN_OR_RETURN(
       const backends::DeviceConfig config,

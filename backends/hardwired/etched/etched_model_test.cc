@@ -4,9 +4,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,6 +21,9 @@
 #include "base/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/gguf_writer.h"
+#include "models/half.h"
+#include "models/quantization.h"
 #include "models/synthetic.h"
 #include "models/synthetic_lora.h"
 
@@ -170,6 +176,61 @@ TEST(EtchedModelTest, ResultsDependOnNeitherChunksNorSlotsNorThreads) {
     shared->Feed(2, 149, {&tokens[149], 1}, 0, logits);
     EXPECT_EQ(logits, want);
   }
+}
+
+// The house model with its matrices as Q8_0.
+std::vector<std::byte> HouseInQ8() {
+  const auto house = models::GgufFile::Open("models/house/house.gguf").value();
+  models::GgufWriter writer;
+  for (const std::string_view key : house->Keys()) writer.AddValue(key, house->Get(key).value());
+  std::vector<std::vector<models::BlockQ8_0>> kept;
+  for (const models::GgufTensor& tensor : house->tensors()) {
+    if (tensor.type == TensorType::kF32) {
+      writer.AddTensor(tensor.name, tensor.type, tensor.shape, tensor.data);
+      continue;
+    }
+    std::vector<float> values(tensor.elements());
+    models::Dequantize(tensor.type, tensor.data, values);
+    std::vector<models::BlockQ8_0>& blocks = kept.emplace_back(values.size() / 32);
+    for (size_t b = 0; b < blocks.size(); ++b) {
+      const std::span<const float> block = std::span(values).subspan(32 * b, 32);
+      float largest = 0.0f;
+      for (const float value : block) largest = std::max(largest, std::fabs(value));
+      blocks[b].scale = models::FloatToHalf(largest / 127.0f);
+      for (size_t i = 0; i < 32; ++i) {
+        blocks[b].quants[i] =
+            static_cast<int8_t>(largest > 0.0f ? std::lround(block[i] / largest * 127.0f) : 0);
+      }
+    }
+    writer.AddTensor(tensor.name, TensorType::kQ8_0, tensor.shape,
+                     std::as_bytes(std::span(blocks)));
+  }
+  return writer.WriteBytes().value();
+}
+
+TEST(EtchedModelTest, TheHouseModelSaysWhatTheCpuBackendSays) {
+  const std::vector<std::byte> bytes = HouseInQ8();
+  const auto file = models::GgufFile::Parse(bytes).value();
+  const std::string path =
+      testing::TempDir() + "etched_model_test.house." + std::to_string(getpid()) + ".rom";
+  ASSERT_TRUE(TapeOut(*file, path, {.types = Types::k8}).ok());
+  kernels::ThreadPool pool(1);
+  const auto cpu = kernels::Model::Load(*file, pool).value();
+  const auto run = ModelRun::Create(*cpu, pool, 80).value();
+  const auto etched = OpenEtchedModel(path, {}).value();
+  std::vector<uint32_t> tokens = Tokens(4, cpu->config().vocab_size, 9);
+  std::vector<float> logits(cpu->config().vocab_size);
+  std::set<uint32_t> said;
+  for (uint32_t i = 0; i < 80; ++i) {
+    run->Feed(tokens, i, 1);
+    etched->Feed(0, i, {&tokens[i], 1}, 0, logits);
+    ASSERT_THAT(logits, testing::ElementsAreArray(run->logits(0))) << i;
+    if (i + 1 < tokens.size()) continue;
+    tokens.push_back(static_cast<uint32_t>(std::ranges::max_element(logits) - logits.begin()));
+    said.insert(tokens.back());
+  }
+  EXPECT_GT(said.size(), 5u);
+  std::remove(path.c_str());
 }
 
 TEST(EtchedModelTest, AdaptersChangeTheirSequencesOnly) {
