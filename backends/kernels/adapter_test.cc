@@ -2,6 +2,7 @@
 #include "backends/kernels/adapter.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -133,9 +134,9 @@ double RelativeError(const std::vector<float>& got, const std::vector<float>& wa
   return std::sqrt(error / size);
 }
 
-std::vector<uint32_t> SomeTokens() {
+std::vector<uint32_t> SomeTokens(uint32_t count = 24) {
   std::vector<uint32_t> tokens;
-  for (uint32_t i = 0; i < 24; ++i) tokens.push_back((i * 97 + 5) % Shape().vocab_size);
+  for (uint32_t i = 0; i < count; ++i) tokens.push_back((i * 97 + 5) % Shape().vocab_size);
   return tokens;
 }
 
@@ -182,10 +183,10 @@ TEST(AdapterTest, SequencesOfOneBatchDoNotTouchEachOther) {
     const std::vector<const Adapter*> all = {one.get(), nullptr, two.get(), one.get()};
     std::vector<std::vector<float>> alone;
     for (const Adapter* adapter : all) {
-      alone.push_back(Rig(*base.file).Run(SomeTokens(), {adapter})[0]);
+      alone.push_back(Rig(*base.file).Run(SomeTokens(6), {adapter})[0]);
     }
-    for (const int threads : {1, 2, 3}) {
-      EXPECT_EQ(Rig(*base.file, threads).Run(SomeTokens(), all), alone) << threads;
+    for (const int threads : {1, 2}) {
+      EXPECT_EQ(Rig(*base.file, threads).Run(SomeTokens(6), all), alone) << threads;
     }
     EXPECT_NE(alone[0], alone[1]);
     EXPECT_NE(alone[2], alone[1]);

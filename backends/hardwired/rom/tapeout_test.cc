@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -79,8 +80,9 @@ TEST(QuantizerTest, ErrorsAreAsSmallAsTheBitsAllow) {
     return std::sqrt(sum / size);
   };
   // An optimal uniform quantiser of a normal distribution loses 0.19 with 8 levels
-  // (https://doi.org/10.1109/TIT.1960.1057548); scales for 32 weights do a little better.
-  EXPECT_LT(error(RomEncoding::kThreeBit), 0.19);
+  // (https://doi.org/10.1109/TIT.1960.1057548); here scales for 32 weights help and codes of 8 bits
+  // for them cost a little.
+  EXPECT_LT(error(RomEncoding::kThreeBit), 0.2);
   EXPECT_GT(error(RomEncoding::kThreeBit), 0.05);
   EXPECT_LT(error(RomEncoding::kSixBit), 0.025);
   EXPECT_LT(error(RomEncoding::kInt8), 0.008);
