@@ -9,6 +9,7 @@
 #ifndef RETICLE_BACKENDS_HARDWIRED_TIMING_COST_H_
 #define RETICLE_BACKENDS_HARDWIRED_TIMING_COST_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,9 +32,9 @@ struct CostInputs {
   Quantity usd_per_kwh;
   Quantity utilisation;  // 0..1: share of the time at which tokens_per_second is delivered
 
-  // The usual defaults, with the profile's price and power. Where the price of a device is unknown
-  // it stays so: CostOf then answers FAILED_PRECONDITION unless the caller puts one in.
-  static CostInputs For(const Profile& profile);
+  // The usual defaults, with the profile's price and power, or `device_usd` as the price. Without a
+  // price the capital and operations are unknown: CostOf then answers FAILED_PRECONDITION.
+  static CostInputs For(const Profile& profile, std::optional<double> device_usd = std::nullopt);
 };
 
 struct CostInputField {

@@ -8,7 +8,7 @@
 // Batched (GPUs): a step over n streams takes t0 + n * t1, with t1 = 1 / aggregate_rate and
 // t0 + t1 = 1 / decode_rate. So one stream has decode_rate, each further one slows all down, and
 // the sum approaches aggregate_rate. Prompts are prefilled one after the other in chunks of
-// prefill_chunk tokens; a step that carries a chunk is longer by the chunk's time.
+// prefill_chunk tokens, each within a step, which is longer by the chunk's time.
 #ifndef RETICLE_BACKENDS_HARDWIRED_TIMING_TIMING_MODEL_H_
 #define RETICLE_BACKENDS_HARDWIRED_TIMING_TIMING_MODEL_H_
 
@@ -24,6 +24,8 @@ namespace reticle::backends::hardwired {
 struct DeviceLoad {
   uint32_t decoding = 0;    // the one asked about included
   uint32_t prefilling = 0;  // likewise
+  // Batched: tokens of the prompt that is being prefilled now.
+  uint32_t prefill_tokens = 0;
   uint32_t streams() const { return decoding + prefilling; }
 };
 
