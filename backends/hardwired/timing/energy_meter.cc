@@ -10,6 +10,7 @@ constexpr double kWorkingCelsius = 70;
 constexpr double kLimitCelsius = 95;
 constexpr double kThermalNs = 20e9;
 constexpr double kUtilizationNs = 1e9;
+constexpr double kStrideNs = 1e6;
 
 }  // namespace
 
@@ -39,11 +40,16 @@ void EnergyMeter::Advance(DeviceTime now) {
     per_stream_nj_ += energy_nj / streams_;
     busy_ += passed;
   }
-  const double activity = timing_.Activity(streams_);
-  utilization_ += (activity - utilization_) * -std::expm1(-passed_ns / kUtilizationNs);
+  stride_ns_ += passed_ns;
+  stride_activity_ns_ += timing_.Activity(streams_) * passed_ns;
+  if (stride_ns_ < kStrideNs) return;
+  const double activity = stride_activity_ns_ / stride_ns_;
+  utilization_ += (activity - utilization_) * -std::expm1(-stride_ns_ / kUtilizationNs);
   const double heads_for =
       hot_ ? kLimitCelsius : kAmbientCelsius + (kWorkingCelsius - kAmbientCelsius) * activity;
-  celsius_ += (heads_for - celsius_) * -std::expm1(-passed_ns / kThermalNs);
+  celsius_ += (heads_for - celsius_) * -std::expm1(-stride_ns_ / kThermalNs);
+  stride_ns_ = 0;
+  stride_activity_ns_ = 0;
 }
 
 }  // namespace reticle::backends::hardwired

@@ -43,6 +43,9 @@ class EnergyMeter {
   DeviceTime busy_;
   double total_nj_ = 0;
   double per_stream_nj_ = 0;
+  // Utilisation and temperature follow in strides, since they cost an exponential each.
+  double stride_ns_ = 0;
+  double stride_activity_ns_ = 0;
   double utilization_ = 0;
   double celsius_;
   bool hot_ = false;
