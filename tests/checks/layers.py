@@ -15,6 +15,7 @@ ALLOWED = {
     "backends/sampling": ["backends/abi", "base"],
     "backends/fake": ["backends/abi", "backends/sampling", "base"],
     "backends/cpu": ["backends/abi", "backends/sampling", "models", "base"],
+    "backends/hardwired": ["backends/abi", "backends/sampling", "models", "base"],
     "backends/conformance": ["backends/abi", "models", "base"],
     "backends/example": [],
     "scheduler": ["backends/abi", "base"],
