@@ -104,7 +104,7 @@ LoadedModel::~LoadedModel() = default;
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
     const ServeOptions& options, const std::vector<BuiltInDriver>& drivers, Clock& clock,
-    scheduler::EngineProbe* probe) {
+    scheduler::EngineProbe* probe, LoopHost* loops) {
   auto entry = std::make_shared<ModelEntry>();
   entry->id = ModelIdOf(options);
   entry->aliases = options.aliases;
@@ -152,7 +152,12 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
   const std::string_view hash = capabilities.model_hash;
   entry->fingerprint = "fp_" + std::string(hash.empty() ? "unknown" : hash.substr(0, 12));
   entry->sink = std::make_unique<EngineSink>(*model->engine_);
-  ASSIGN_OR_RETURN(model->thread_, scheduler::EngineThread::Start(*model->engine_, {}, clock));
+  if (loops != nullptr && options.engine_thread == "auto" && EngineTask::Suits(*model->engine_)) {
+    model->task_ = std::make_unique<EngineTask>(*model->engine_);
+    loops->Attach(*model->task_);
+  } else {
+    ASSIGN_OR_RETURN(model->thread_, scheduler::EngineThread::Start(*model->engine_, {}, clock));
+  }
   model->entry_ = std::move(entry);
   return model;
 }

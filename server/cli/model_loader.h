@@ -13,6 +13,7 @@
 #include "scheduler/engine_probe.h"
 #include "scheduler/engine_thread.h"
 #include "server/cli/serve_options.h"
+#include "server/core/engine_task.h"
 #include "server/core/model.h"
 
 namespace reticle::server::cli {
@@ -28,10 +29,11 @@ struct BuiltInDriver {
 class LoadedModel {
  public:
   // Errors name the file, option or device at fault. `clock` and `probe` (may be null) must outlive
-  // the model.
+  // the model. A device that is cheap to poll is driven by a loop of `loops`, unless that is null
+  // or the options ask for a thread; the host must be gone or stopped before the model goes.
   static absl::StatusOr<std::unique_ptr<LoadedModel>> Load(
       const ServeOptions& options, const std::vector<BuiltInDriver>& drivers, Clock& clock,
-      scheduler::EngineProbe* probe);
+      scheduler::EngineProbe* probe, LoopHost* loops);
   ~LoadedModel();
 
   const std::shared_ptr<const ModelEntry>& entry() const { return entry_; }
@@ -43,7 +45,9 @@ class LoadedModel {
   LoadedModel();
 
   std::unique_ptr<scheduler::Engine> engine_;
+  // One of them steps it.
   std::unique_ptr<scheduler::EngineThread> thread_;
+  std::unique_ptr<EngineTask> task_;
   std::shared_ptr<const ModelEntry> entry_;
 };
 

@@ -115,7 +115,8 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = absl::UnknownError("not loaded");
   std::atomic<bool> load_done{false};
   std::thread loader([&] {
-    loaded = LoadedModel::Load(options, parts.drivers, Clock::Monotonic(), parts.engine_probe);
+    loaded = LoadedModel::Load(options, parts.drivers, Clock::Monotonic(), parts.engine_probe,
+                               http.get());
     load_done.store(true, std::memory_order_release);
   });
   while (!load_done.load(std::memory_order_acquire)) {

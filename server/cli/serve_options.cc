@@ -92,6 +92,9 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "Tokens fed in one step, over all sequences; 0: the device's choice"),
       Make("--run-ahead", "scheduler.run_ahead", o.run_ahead,
            "Tokens that a device may generate ahead of the host; 0: as the device allows"),
+      Make("--engine-thread", "scheduler.engine_thread", o.engine_thread,
+           "auto: an HTTP thread drives a device that is cheap to poll; own: a thread for each "
+           "device"),
       Make("--prefix-cache", "scheduler.prefix_cache", o.prefix_cache,
            "Reuse the KV cache of common prompt prefixes"),
       Make("--http", "http.listen", o.http, "HOST:PORT, PORT or none; port 0 picks a free one"),
@@ -173,6 +176,9 @@ absl::Status ServeOptions::Validate() const {
     return InvalidArgumentError("--kv-type is \"%s\"; it must be default, f16 or q8_0", kv_type);
   }
   RETURN_IF_ERROR(ParseByteSize(kv_size).status());
+  if (engine_thread != "auto" && engine_thread != "own") {
+    return InvalidArgumentError("--engine-thread is \"%s\"; it must be auto or own", engine_thread);
+  }
   for (const std::string& option : device_options) {
     if (const size_t sign = option.find('='); sign == 0 || sign == std::string::npos) {
       return InvalidArgumentError("--device-option is \"%s\"; it must be name=value", option);

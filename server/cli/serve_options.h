@@ -33,6 +33,8 @@ struct ServeOptions {
   uint32_t max_waiting = 1024;
   uint32_t step_tokens = 0;  // 0: the device's
   uint32_t run_ahead = 0;    // 0: as the device allows
+  // auto: an HTTP thread drives a device that is cheap to poll; own: always a thread for a device.
+  std::string engine_thread = "auto";
   bool prefix_cache = true;
 
   // Fronts. "HOST:PORT", "PORT" (on 127.0.0.1) or "none".
