@@ -7,6 +7,8 @@
 
 #include "backends/cpu/cpu_device.h"
 #include "backends/fake/fake_device.h"
+#include "server/cli/card.h"
+#include "server/cli/devices.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/cli/tapeout.h"
@@ -21,6 +23,8 @@ constexpr char kUsage[] =
     "Commands\n"
     "  serve     serve a model over HTTP and gRPC (reticle serve --help)\n"
     "  tapeout   make a device image of a model (reticle tapeout --help)\n"
+    "  devices   list and describe device profiles (reticle devices --help)\n"
+    "  card      run an emulated card as a process of its own (reticle card --help)\n"
     "\n"
     "  --version, --help\n";
 
@@ -76,7 +80,10 @@ int RunTapeout(const std::vector<std::string>& arguments) {
 constexpr struct {
   const char* name;
   int (*run)(const std::vector<std::string>&);
-} kCommands[] = {{"serve", RunServe}, {"tapeout", RunTapeout}};
+} kCommands[] = {{"serve", RunServe},
+                 {"tapeout", RunTapeout},
+                 {"devices", reticle::server::cli::RunDevices},
+                 {"card", reticle::server::cli::RunCard}};
 
 }  // namespace
 
