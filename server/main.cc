@@ -9,6 +9,7 @@
 #include "server/cli/built_in_devices.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
+#include "server/cli/tapeout.h"
 #include "server/grpc/grpc_server.h"
 #include "server/metrics/metrics_exporter.h"
 
@@ -18,7 +19,8 @@ constexpr char kUsage[] =
     "Usage: reticle <command> [options]\n"
     "\n"
     "Commands\n"
-    "  serve    serve a model over HTTP and gRPC (reticle serve --help)\n"
+    "  serve     serve a model over HTTP and gRPC (reticle serve --help)\n"
+    "  tapeout   make a device image of a model (reticle tapeout --help)\n"
     "\n"
     "  --version, --help\n";
 
@@ -77,12 +79,30 @@ int RunServe(const std::vector<std::string>& arguments) {
   return cli::Serve(options, parts);
 }
 
+int RunTapeout(const std::vector<std::string>& arguments) {
+  namespace cli = reticle::server::cli;
+  cli::TapeoutCommand command;
+  if (const auto exit = cli::ParseTapeoutArguments(arguments, command); exit.has_value()) {
+    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
+    return exit->status;
+  }
+  return cli::RunTapeout(command);
+}
+
+// Subcommands and what runs them with the arguments behind.
+constexpr struct {
+  const char* name;
+  int (*run)(const std::vector<std::string>&);
+} kCommands[] = {{"serve", RunServe}, {"tapeout", RunTapeout}};
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const std::string command = arguments.empty() ? "" : arguments.front();
-  if (command == "serve") return RunServe({arguments.begin() + 1, arguments.end()});
+  for (const auto& [name, run] : kCommands) {
+    if (command == name) return run({arguments.begin() + 1, arguments.end()});
+  }
   if (command == "--version" || command == "version") {
     std::printf("reticle %s\n", RETICLE_VERSION);
     return 0;

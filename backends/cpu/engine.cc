@@ -23,8 +23,8 @@ uint64_t NowNs() { return static_cast<uint64_t>(Clock::Monotonic().NowNanos()); 
 
 }  // namespace
 
-Engine::Engine(ThreadPool& pool, Forward& forward, reticle_capabilities capabilities,
-               uint32_t step_tokens)
+Engine::Engine(kernels::ThreadPool& pool, kernels::Forward& forward,
+               reticle_capabilities capabilities, uint32_t step_tokens)
     : pool_(pool), forward_(forward), capabilities_(capabilities), step_tokens_(step_tokens) {
   {
     MutexLock lock(mutex_);

@@ -22,8 +22,8 @@
 #include "backends/abi/driver_support.h"
 #include "backends/abi/reticle_device.h"
 #include "backends/abi/work_check.h"
-#include "backends/cpu/forward.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/forward.h"
+#include "backends/kernels/thread_pool.h"
 #include "backends/sampling/sampler.h"
 #include "base/mutex.h"
 
@@ -45,7 +45,7 @@ class Engine {
   // Borrows pool and forward, which must outlive it. `step_tokens`: prompt tokens that a step
   // feeds at most; the forward pass must have room for as many and one for each sequence.
   // capabilities.event_fd is set here.
-  Engine(ThreadPool& pool, Forward& forward, reticle_capabilities capabilities,
+  Engine(kernels::ThreadPool& pool, kernels::Forward& forward, reticle_capabilities capabilities,
          uint32_t step_tokens);
   // Waits for the current step; sends no completions.
   ~Engine();
@@ -143,8 +143,8 @@ class Engine {
       RETICLE_REQUIRES(mutex_);
   void End(Sequence& sequence, int32_t status, std::string_view message) RETICLE_REQUIRES(mutex_);
 
-  ThreadPool& pool_;
-  Forward& forward_;
+  kernels::ThreadPool& pool_;
+  kernels::Forward& forward_;
   reticle_capabilities capabilities_;
   const uint32_t step_tokens_;
 
@@ -164,7 +164,7 @@ class Engine {
   std::atomic<uint64_t> submissions_{0};
 
   // Of the current step: filled by Plan, read without the lock until Commit.
-  std::vector<BatchToken> batch_;
+  std::vector<kernels::BatchToken> batch_;
   std::vector<Part> parts_;
   std::vector<Row> rows_;
   size_t row_count_ = 0;

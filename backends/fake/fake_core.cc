@@ -210,6 +210,7 @@ FakeSequence* FakeDevice::Begin(const reticle_work& work) {
 
 void FakeDevice::Activate(FakeSequence& sequence) {
   if (!sequence.is_active) {
+    if (active_.empty() && !step_runs_) busy_ = false;
     sequence.is_active = true;
     active_.push_back(&sequence);
   }

@@ -102,6 +102,7 @@ class FakeDevice {
   uint64_t current_adapter_ = 0;
   uint64_t kv_tokens_ = 0;  // slots mode
   bool step_runs_ = false;
+  bool busy_ = false;  // since the last step, without a pause
   bool armed_ = false;
   uint64_t step_start_ns_ = 0;
   uint64_t step_end_ns_ = 0;

@@ -44,8 +44,9 @@ void FakeDevice::StartStep(uint64_t now) {
     if (sequence->view.adapter != adapter) length += options_.adapter_swap_ns;
     adapter = sequence->view.adapter;
   }
-  step_start_ns_ = now;
-  step_end_ns_ = now + length;
+  // A device that stays busy goes on by itself, whenever the host looks.
+  step_start_ns_ = busy_ && options_.step_ns > 0 ? step_end_ns_ : now;
+  step_end_ns_ = step_start_ns_ + length;
   step_runs_ = true;
 }
 
@@ -63,6 +64,7 @@ void FakeDevice::FinishStep() {
     sequence->is_active = sequence->HasWork();
     return !sequence->is_active;
   });
+  busy_ = !active_.empty();
   Add<uint64_t>(counters_.steps, 1);
   Add<uint64_t>(counters_.busy_ns, step_end_ns_ - step_start_ns_);
   counters_.device_time_ns.store(step_end_ns_, std::memory_order_relaxed);

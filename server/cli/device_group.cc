@@ -61,8 +61,19 @@ DeviceGroup::~DeviceGroup() {
   for (const auto& thread : threads_) thread->Stop();
 }
 
-absl::Status DeviceGroup::Start() {
+void DeviceGroup::Stop() {
+  for (const auto& thread : threads_) thread->Stop();
+  for (const auto& task : tasks_) loops_->Detach(*task);
+}
+
+absl::Status DeviceGroup::Start(LoopHost* loops) {
+  loops_ = loops;
   for (const Card& card : cards_) {
+    if (loops != nullptr && EngineTask::Suits(*card.engine)) {
+      tasks_.push_back(std::make_unique<EngineTask>(*card.engine));
+      loops->Attach(*tasks_.back());
+      continue;
+    }
     scheduler::EngineThread::Options options;
     options.name = absl::StrFormat("engine-%d", card.index);
     ASSIGN_OR_RETURN(std::unique_ptr<scheduler::EngineThread> thread,

@@ -19,6 +19,8 @@
 #include "scheduler/engine_probe.h"
 #include "scheduler/engine_thread.h"
 #include "server/cli/device_choice.h"
+#include "server/core/engine_task.h"
+#include "server/core/loop_task.h"
 #include "server/core/model.h"
 
 namespace reticle::server::cli {
@@ -45,11 +47,14 @@ class DeviceGroup {
   static absl::StatusOr<std::unique_ptr<DeviceGroup>> Open(
       const Options& options, Clock& clock,
       const std::function<scheduler::EngineProbe*()>& add_engine);
-  // Stops the engines.
+  // Stops the engines' threads. Loops that step engines must be gone by then, or Stop was called.
   ~DeviceGroup();
 
-  // From now on a thread for each engine steps it.
-  absl::Status Start();
+  // From now on the engines are stepped: those whose devices are cheap to poll by the loops of
+  // `loops` (null: none), the others by a thread each.
+  absl::Status Start(LoopHost* loops);
+  // Takes the engines back from threads and loops, which still run.
+  void Stop();
 
   const std::string& name() const { return choice_.name; }
   const DeviceChoice& choice() const { return choice_; }
@@ -71,6 +76,8 @@ class DeviceGroup {
   std::vector<Card> cards_;
   std::unique_ptr<scheduler::Dispatcher> dispatcher_;
   std::vector<std::unique_ptr<scheduler::EngineThread>> threads_;
+  LoopHost* loops_ = nullptr;
+  std::vector<std::unique_ptr<EngineTask>> tasks_;
 };
 
 // What the devices of a group offer to requests of a model with this tokenizer.

@@ -6,11 +6,14 @@
 
 #include "base/log.h"
 #include "base/status.h"
-#include "models/gguf.h"
-#include "server/cli/embedded_model.h"
+#include "server/cli/model_source.h"
 
 namespace reticle::server::cli {
 namespace {
+
+constexpr char kReplayText[] =
+    " This text is played, not computed. Its pace is that of the device, token by token; its words "
+    "say nothing about the question.";
 
 class DispatcherSink : public RequestSink {
  public:
@@ -76,13 +79,23 @@ absl::Status AddDeviceOptions(const ServeOptions& options, const DeviceChoice& c
   return absl::OkStatus();
 }
 
+// What a device that plays says, over and over.
+std::string ReplayIds(const tokenizer::Tokenizer& tokenizer) {
+  tokenizer::EncodeOptions options;
+  options.add_special = false;
+  std::string ids;
+  for (const TokenId token : tokenizer.Encode(kReplayText, options)) {
+    if (!ids.empty()) ids += ',';
+    ids += std::to_string(token);
+  }
+  return ids;
+}
+
 absl::StatusOr<backends::DeviceConfig> MakeDeviceConfig(const ServeOptions& options,
                                                         const DeviceChoice& choice,
-                                                        const std::string& model_path,
-                                                        const tokenizer::Tokenizer& tokenizer,
-                                                        uint32_t model_context) {
+                                                        ModelSource& source,
+                                                        const tokenizer::Tokenizer& tokenizer) {
   backends::DeviceConfig config;
-  config.model_path = options.image.empty() || !choice.emulated ? model_path : options.image;
   config.device_index = options.device_index;
   config.threads = options.threads;
   config.kv_type = options.kv_type == "f16"    ? RETICLE_KV_TYPE_F16
@@ -98,11 +111,22 @@ absl::StatusOr<backends::DeviceConfig> MakeDeviceConfig(const ServeOptions& opti
       return option.first == name && (value.empty() || option.second == value);
     });
   };
-  // What has no model of its own takes the shape of the one whose text it speaks.
-  if (choice.name == "fake" || has("content", "replay")) {
-    config.model_path.clear();
-    if (config.context_limit == 0 && choice.name == "fake") config.context_limit = model_context;
+  const bool plays = has("content", "replay");
+  if (choice.name == "fake" || plays) {
+    // It has no model of its own: it takes the shape of the one whose text it speaks.
     if (!has("vocab")) config.options.emplace_back("vocab", std::to_string(tokenizer.vocab_size()));
+    if (plays && !has("params")) config.options.emplace_back("params", "ignore");
+    if (plays && !has("replay_ids") && !has("replay_file")) {
+      config.options.emplace_back("replay_ids", ReplayIds(tokenizer));
+    }
+    if (config.context_limit == 0 && !plays) {
+      config.context_limit =
+          static_cast<uint32_t>(source.metadata().GetUint("llama.context_length").value_or(4096));
+    }
+  } else if (choice.emulated) {
+    ASSIGN_OR_RETURN(config.model_path, source.ImagePath());
+  } else {
+    config.model_path = source.path();
   }
   return config;
 }
@@ -128,6 +152,7 @@ std::string ModelIdOf(const ServeOptions& options) {
   std::string_view name = options.model;
   name = name.substr(name.rfind('/') + 1);
   if (name.ends_with(".gguf")) name.remove_suffix(5);
+  if (name.ends_with(".rom")) name.remove_suffix(4);
   return std::string(name);
 }
 
@@ -152,16 +177,13 @@ std::string LoadedModel::NameOn(const std::string& name, size_t group) const {
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
     const ServeOptions& options, const std::vector<DeviceChoice>& choices, Clock& clock,
-    const std::function<scheduler::EngineProbe*()>& add_engine, ModelRegistry& registry) {
+    const std::function<scheduler::EngineProbe*()>& add_engine, ModelRegistry& registry,
+    LoopHost* loops) {
   std::unique_ptr<LoadedModel> model(new LoadedModel(ModelIdOf(options), registry));
   ModelEntry& common = model->common_;
   common.aliases = options.aliases;
   common.created_unix_s = UnixSeconds();
 
-  std::string path = options.model;
-  if (path.empty()) {
-    ASSIGN_OR_RETURN(path, EmbeddedModelPath());
-  }
   std::vector<DeviceChoice> chosen;
   for (const std::string& device : options.devices) {
     ASSIGN_OR_RETURN(DeviceChoice choice, FindChoice(device, choices));
@@ -172,11 +194,12 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
     }
     chosen.push_back(std::move(choice));
   }
-  ASSIGN_OR_RETURN(const std::unique_ptr<models::GgufFile> file, models::GgufFile::Open(path));
-  ASSIGN_OR_RETURN(common.tokenizer, tokenizer::Tokenizer::Create(*file));
-  if (file->Has("tokenizer.chat_template")) {
-    ASSIGN_OR_RETURN(const std::string_view source, file->GetString("tokenizer.chat_template"));
-    auto chat_template = tokenizer::ChatTemplate::Create(source);
+  ASSIGN_OR_RETURN(model->source_, ModelSource::Open(options.model));
+  const models::GgufFile& file = model->source_->metadata();
+  ASSIGN_OR_RETURN(common.tokenizer, tokenizer::Tokenizer::Create(file));
+  if (file.Has("tokenizer.chat_template")) {
+    ASSIGN_OR_RETURN(const std::string_view text, file.GetString("tokenizer.chat_template"));
+    auto chat_template = tokenizer::ChatTemplate::Create(text);
     if (chat_template.ok()) {
       common.chat_template = *std::move(chat_template);
     } else {
@@ -184,12 +207,10 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
                  chat_template.status().message());
     }
   }
-  const uint64_t context = file->GetUint("llama.context_length").value_or(4096);
-
   for (DeviceChoice& choice : chosen) {
     DeviceGroup::Options group;
-    ASSIGN_OR_RETURN(group.config, MakeDeviceConfig(options, choice, path, *common.tokenizer,
-                                                    static_cast<uint32_t>(context)));
+    ASSIGN_OR_RETURN(group.config,
+                     MakeDeviceConfig(options, choice, *model->source_, *common.tokenizer));
     group.cards = options.cards != 0 ? options.cards : choice.cards;
     group.engine = MakeEngineOptions(options);
     group.choice = std::move(choice);
@@ -201,14 +222,24 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
           "device %s takes %d tokens and the tokenizer has %d: prompts with others are refused",
           opened->name(), vocab, common.tokenizer->vocab_size());
     }
-    RETURN_IF_ERROR(opened->Start());
     model->groups_.push_back(std::move(opened));
   }
-  RETURN_IF_ERROR(model->AddEntries(nullptr));
-  for (const AdapterOption& adapter : options.parsed_adapters) {
-    RETURN_IF_ERROR(model->LoadAdapter(adapter.name, adapter.path, adapter.scale));
+  if (absl::Status status = model->Begin(options, loops); !status.ok()) {
+    for (const auto& group : model->groups_) group->Stop();
+    return status;
   }
   return model;
+}
+
+absl::Status LoadedModel::Begin(const ServeOptions& options, LoopHost* loops) {
+  for (const auto& group : groups_) {
+    RETURN_IF_ERROR(group->Start(options.engine_thread == "auto" ? loops : nullptr));
+  }
+  RETURN_IF_ERROR(AddEntries(nullptr));
+  for (const AdapterOption& adapter : options.parsed_adapters) {
+    RETURN_IF_ERROR(LoadAdapter(adapter.name, adapter.path, adapter.scale));
+  }
+  return absl::OkStatus();
 }
 
 std::shared_ptr<ModelEntry> LoadedModel::NewEntry(size_t group) const {

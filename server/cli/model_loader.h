@@ -15,7 +15,9 @@
 #include "scheduler/engine_probe.h"
 #include "server/cli/device_choice.h"
 #include "server/cli/device_group.h"
+#include "server/cli/model_source.h"
 #include "server/cli/serve_options.h"
+#include "server/core/loop_task.h"
 #include "server/core/model.h"
 
 namespace reticle::server::cli {
@@ -28,9 +30,12 @@ class LoadedModel {
   // Opens everything and adds the entries to `registry`, in the order of the groups. Errors name
   // the file, option or device at fault. `clock`, `registry` and what `add_engine` makes (one probe
   // a card; may be empty) must outlive the model, and nobody may use its entries when it is gone.
+  // Devices that are cheap to poll are driven by the loops of `loops`, unless that is null or the
+  // options ask for threads; that host must be gone or stopped before the model goes.
   static absl::StatusOr<std::unique_ptr<LoadedModel>> Load(
       const ServeOptions& options, const std::vector<DeviceChoice>& choices, Clock& clock,
-      const std::function<scheduler::EngineProbe*()>& add_engine, ModelRegistry& registry);
+      const std::function<scheduler::EngineProbe*()>& add_engine, ModelRegistry& registry,
+      LoopHost* loops);
   ~LoadedModel();
 
   const std::string& id() const { return id_; }
@@ -62,9 +67,11 @@ class LoadedModel {
   std::shared_ptr<ModelEntry> NewEntry(size_t group) const;
   absl::Status AddEntries(const Adapter* adapter);
   void RemoveEntries(const std::string& name);
+  absl::Status Begin(const ServeOptions& options, LoopHost* loops);
 
   const std::string id_;
   ModelRegistry& registry_;
+  std::unique_ptr<ModelSource> source_;
   ModelEntry common_;  // tokenizer, template and what else all entries share
   std::vector<std::unique_ptr<DeviceGroup>> groups_;
   mutable Mutex mutex_;

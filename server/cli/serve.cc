@@ -96,9 +96,9 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   ServerContext context(std::move(context_options), Clock::Monotonic(), parts.server_probe);
   // Destroyed in reverse: the fronts, with what they still generate, before the engines.
   std::unique_ptr<LoadedModel> model;
-  std::unique_ptr<Admin> admin;
   std::unique_ptr<http::HttpServer> http;
   std::unique_ptr<Front> grpc;
+  std::unique_ptr<Admin> admin;
 
   if (options.http != "none") {
     auto started = http::HttpServer::Start(options.http_options, context);
@@ -118,7 +118,7 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   std::atomic<bool> load_done{false};
   std::thread loader([&] {
     loaded = LoadedModel::Load(options, parts.devices, Clock::Monotonic(), parts.add_engine,
-                               context.models());
+                               context.models(), http.get());
     load_done.store(true, std::memory_order_release);
   });
   while (!load_done.load(std::memory_order_acquire)) {
@@ -160,9 +160,10 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
     }
   }
   if (busy() > 0) LogWarning("drain time-out: %d requests are cut off", busy());
+  // Its orders may wait for engines that the HTTP loops step.
+  admin.reset();
   grpc.reset();
   http.reset();
-  admin.reset();
   if (parts.on_model) parts.on_model(nullptr);
   model.reset();
   LogInfo("drained");

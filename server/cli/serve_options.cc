@@ -74,12 +74,11 @@ Setting Make(std::string flag, std::string key, T& target, std::string help) {
 std::vector<Setting> Settings(ServeOptions& o) {
   http::HttpOptions& h = o.http_options;
   return {
-      Make("--model", "model.file", o.model, "GGUF model file; without it the house model"),
+      Make("--model", "model.file", o.model,
+           "GGUF model file, or a device image (.rom); without it the house model"),
       Make("--model-id", "model.id", o.model_id,
            "Name under which clients ask for it; empty: house, or the file's name"),
       Make("--alias", "model.aliases", o.aliases, "Further name of the model; repeatable"),
-      Make("--image", "model.image", o.image,
-           "Device image (.rom) of the model, for emulated devices"),
       Make("--adapter", "model.adapters", o.adapters,
            "NAME=FILE[:SCALE]: a LoRA adapter, served as model NAME; repeatable"),
       Make("--device", "device.driver", o.devices,
@@ -110,6 +109,9 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "Tokens fed in one step, over all sequences; 0: the device's choice"),
       Make("--run-ahead", "scheduler.run_ahead", o.run_ahead,
            "Tokens that a device may generate ahead of the host; 0: as the device allows"),
+      Make("--engine-thread", "scheduler.engine_thread", o.engine_thread,
+           "auto: an HTTP thread drives a device that is cheap to poll; own: a thread for each "
+           "device"),
       Make("--prefix-cache", "scheduler.prefix_cache", o.prefix_cache,
            "Reuse the KV cache of common prompt prefixes"),
       Make("--watchdog-ms", "failover.watchdog_ms", o.watchdog_ms,
@@ -224,6 +226,9 @@ absl::Status ServeOptions::Validate() const {
     return InvalidArgumentError("--kv-type is \"%s\"; it must be default, f16 or q8_0", kv_type);
   }
   RETURN_IF_ERROR(ParseByteSize(kv_size).status());
+  if (engine_thread != "auto" && engine_thread != "own") {
+    return InvalidArgumentError("--engine-thread is \"%s\"; it must be auto or own", engine_thread);
+  }
   for (const std::string& option : device_options) {
     if (const size_t sign = option.find('='); sign == 0 || sign == std::string::npos) {
       return InvalidArgumentError("--device-option is \"%s\"; it must be name=value", option);

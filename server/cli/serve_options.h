@@ -23,10 +23,9 @@ absl::StatusOr<AdapterOption> ParseAdapter(const std::string& text);
 
 struct ServeOptions {
   // Model.
-  std::string model;     // GGUF file; empty: the embedded house model
+  std::string model;     // GGUF file or device image; empty: the embedded house model
   std::string model_id;  // empty: "house", or the file's name without its ending
   std::vector<std::string> aliases;
-  std::string image;                  // device image (.rom) for emulated devices
   std::vector<std::string> adapters;  // NAME=FILE[:SCALE]
 
   // Devices: each is a group of its own. A built-in driver, a profile of the emulated card, or the
@@ -49,6 +48,8 @@ struct ServeOptions {
   uint32_t max_waiting = 1024;
   uint32_t step_tokens = 0;  // 0: the device's
   uint32_t run_ahead = 0;    // 0: as the device allows
+  // auto: an HTTP thread drives a device that is cheap to poll; own: always a thread for a device.
+  std::string engine_thread = "auto";
   bool prefix_cache = true;
 
   // Lost devices.

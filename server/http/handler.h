@@ -42,6 +42,8 @@ class Task {
   // or more; it is not called while the buffer is that full, which is how a slow client holds back
   // its own stream.
   virtual Progress Produce(ResponseWriter& writer, size_t budget) = 0;
+  // All that was produced so far is the socket's, since `now_ns` on the server's clock.
+  virtual void OnHandedOver(int64_t now_ns) {}
   // Whether the work is to be given up as soon as the client closes its side.
   virtual bool abandon_on_disconnect() const { return false; }
 };

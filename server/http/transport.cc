@@ -1,8 +1,11 @@
 #include "server/http/transport.h"
 
+#include <sys/socket.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/ssl/stream.hpp>
+#include <cerrno>
 #include <utility>
 
 #include "base/status.h"
@@ -24,6 +27,15 @@ class TcpTransport : public Transport {
     socket_.async_read_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
       events->OnRead(error, bytes);
     });
+  }
+  size_t TryWrite(asio::const_buffer buffer, error_code& error) override {
+    const ssize_t sent =
+        ::send(socket_.native_handle(), buffer.data(), buffer.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) return static_cast<size_t>(sent);
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+      error.assign(errno, boost::system::system_category());
+    }
+    return 0;
   }
   void WriteSome(asio::const_buffer buffer, Events events) override {
     socket_.async_write_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
@@ -58,6 +70,7 @@ class TlsTransport : public Transport {
       events->OnRead(error, bytes);
     });
   }
+  size_t TryWrite(asio::const_buffer, error_code&) override { return 0; }
   void WriteSome(asio::const_buffer buffer, Events events) override {
     stream_.async_write_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
       events->OnWritten(error, bytes);

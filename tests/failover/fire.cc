@@ -112,7 +112,7 @@ class Fire {
     ASSIGN_OR_RETURN(group_, OpenGroup(options_.cards, true));
     subjects_ = MakeSubjects(options_, group_->dispatcher().capabilities());
     RETURN_IF_ERROR(FindExpected());
-    RETURN_IF_ERROR(group_->Start());
+    RETURN_IF_ERROR(group_->Start(nullptr));
     const int64_t start_ns = Clock::Monotonic().NowNanos();
     int64_t progress_ns = start_ns;
     while (!Done()) {
@@ -158,7 +158,7 @@ class Fire {
   // Each request alone, on a card that nothing happens to.
   absl::Status FindExpected() {
     ASSIGN_OR_RETURN(const std::unique_ptr<server::cli::DeviceGroup> calm, OpenGroup(1, false));
-    RETURN_IF_ERROR(calm->Start());
+    RETURN_IF_ERROR(calm->Start(nullptr));
     for (size_t i = 0; i < subjects_.size(); ++i) {
       Request request;
       Live live = Begin(subjects_[i], i, &request);
@@ -177,8 +177,8 @@ class Fire {
   }
 
   void KeepBusy() {
-    const bool goes_on = report_.losses < options_.losses || report_.hangs < options_.hangs ||
-                         !faults_.empty();
+    const bool goes_on =
+        report_.losses < options_.losses || report_.hangs < options_.hangs || !faults_.empty();
     if (!goes_on || report_.wrong + report_.failed > 0) return;
     while (live_.size() < options_.streams) {
       const size_t index = random_() % subjects_.size();
@@ -213,10 +213,9 @@ class Fire {
       const auto [here, there] = std::mismatch(live.tokens.begin(), live.tokens.end(),
                                                subject.expected.begin(), subject.expected.end());
       if (report_.first_failure.empty()) {
-        report_.first_failure =
-            absl::StrFormat("subject %d: %d tokens, expected %d; the first difference is at %d",
-                            live.subject, live.tokens.size(), subject.expected.size(),
-                            here - live.tokens.begin());
+        report_.first_failure = absl::StrFormat(
+            "subject %d: %d tokens, expected %d; the first difference is at %d", live.subject,
+            live.tokens.size(), subject.expected.size(), here - live.tokens.begin());
       }
     }
   }
@@ -280,8 +279,6 @@ class Fire {
 
 }  // namespace
 
-absl::StatusOr<FireReport> RunUnderFire(const FireOptions& options) {
-  return Fire(options).Run();
-}
+absl::StatusOr<FireReport> RunUnderFire(const FireOptions& options) { return Fire(options).Run(); }
 
 }  // namespace reticle::failover

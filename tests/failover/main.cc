@@ -14,8 +14,9 @@ int main(int argc, char** argv) {
   std::string device = "fake";
   std::vector<std::string> device_options;
   int64_t watchdog_ms = options.watchdog_ns / 1'000'000;
-  CLI::App app("Kills and hangs cards under load and compares every stream with the undisturbed run",
-               "failover_fire");
+  CLI::App app(
+      "Kills and hangs cards under load and compares every stream with the undisturbed run",
+      "failover_fire");
   app.add_option("--device", device, "A device as for reticle serve")->capture_default_str();
   app.add_option("--model", options.model_path, "Model file or device image");
   app.add_option("--option", device_options, "name=value for the driver; repeatable");
@@ -61,8 +62,8 @@ int main(int argc, char** argv) {
       static_cast<unsigned long long>(report->recoveries), report->crash_detection_ms_mean,
       report->crash_detection_ms_max, report->recovery_ms_mean, report->recovery_ms_max,
       static_cast<unsigned long long>(report->wrong),
-      static_cast<unsigned long long>(report->failed),
-      report->first_failure.empty() ? "" : ": ", report->first_failure.c_str());
+      static_cast<unsigned long long>(report->failed), report->first_failure.empty() ? "" : ": ",
+      report->first_failure.c_str());
   if (report->losses != options.losses || report->hangs != options.hangs) return 1;
   return report->wrong + report->failed == 0 && report->recoveries > 0 ? 0 : 1;
 }
