@@ -148,9 +148,11 @@ class CardServer {
     RETURN_IF_ERROR(SendCardMessage(host, absl::StrFormat("status=0\npid=%d\n", getpid()),
                                     {card.memory->fd(), doorbell.get()}));
     port_.Attach(card.memory, doorbell.get(), -1);
-    FirmwareLoop loop{*card.firmware, card.memory->registers(), doorbell.get(),
-                      host,           config.virtual_clock,     stop_};
-    loop.Run();
+    FirmwareLoop::Options loop;
+    loop.doorbell_fd = doorbell.get();
+    loop.hangup_fd = host;
+    loop.virtual_clock = config.virtual_clock;
+    FirmwareLoop(*card.firmware, card.memory->registers(), loop, stop_).Run();
     port_.Detach();
     if (card.firmware->gone()) raise(SIGKILL);
     return absl::OkStatus();

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "base/status.h"
+
 namespace reticle::backends::hardwired {
 namespace {
 
@@ -60,35 +62,35 @@ absl::StatusOr<BootedCard> BootCard(const CardParts& parts, const CardConfig& co
 }
 
 bool FirmwareLoop::StepOnce() {
-  if (!virtual_clock) {
+  if (!options_.virtual_clock) {
     now_ns_ = MonotonicNanos();
-    return firmware.Step(now_ns_);
+    return firmware_.Step(now_ns_);
   }
   now_ns_ = MonotonicNanos();
-  if (firmware.Step(virtual_now_ns_)) return true;
-  const uint64_t request = registers.advance_request.load(std::memory_order_acquire);
-  if (request == registers.advanced.load(std::memory_order_relaxed)) return false;
+  if (firmware_.Step(virtual_now_ns_)) return true;
+  const uint64_t request = registers_.advance_request.load(std::memory_order_acquire);
+  if (request == registers_.advanced.load(std::memory_order_relaxed)) return false;
   // The host has nothing more to submit: on to the next event.
-  const int64_t next = firmware.next_event_ns();
+  const int64_t next = firmware_.next_event_ns();
   if (next != INT64_MAX) {
     virtual_now_ns_ = std::max(virtual_now_ns_, next);
-    firmware.Step(virtual_now_ns_);
+    firmware_.Step(virtual_now_ns_);
   }
-  registers.advanced.store(request, std::memory_order_release);
+  registers_.advanced.store(request, std::memory_order_release);
   return true;
 }
 
 void FirmwareLoop::Run() {
   int64_t last_work_ns = MonotonicNanos();
   int64_t next_hangup_ns = 0;
-  while (!stop.load(std::memory_order_acquire) && !firmware.gone()) {
+  while (!stop_.load(std::memory_order_acquire) && !firmware_.gone()) {
     if (StepOnce()) last_work_ns = now_ns_;
-    if (hangup_fd >= 0 && now_ns_ >= next_hangup_ns) {
+    if (options_.hangup_fd >= 0 && now_ns_ >= next_hangup_ns) {
       if (HostHungUp()) return;
       next_hangup_ns = now_ns_ + kHangupEveryNs;
     }
-    const int64_t next = firmware.next_event_ns();
-    const bool due_soon = !virtual_clock && next != INT64_MAX && next - now_ns_ < kSpinNs;
+    const int64_t next = firmware_.next_event_ns();
+    const bool due_soon = !options_.virtual_clock && next != INT64_MAX && next - now_ns_ < kSpinNs;
     if (due_soon || now_ns_ - last_work_ns < kSpinNs) {
       if (next != INT64_MIN) Pause();
       continue;
@@ -98,36 +100,36 @@ void FirmwareLoop::Run() {
 }
 
 void FirmwareLoop::Sleep() {
-  registers.card_sleeps.store(1, std::memory_order_seq_cst);
-  const bool called = registers.submission_tail.load(std::memory_order_seq_cst) !=
-                          registers.submission_head.load(std::memory_order_relaxed) ||
-                      registers.advance_request.load(std::memory_order_seq_cst) !=
-                          registers.advanced.load(std::memory_order_relaxed) ||
-                      registers.resend_request.load(std::memory_order_seq_cst) !=
-                          registers.resent.load(std::memory_order_relaxed);
+  registers_.card_sleeps.store(1, std::memory_order_seq_cst);
+  const bool called = registers_.submission_tail.load(std::memory_order_seq_cst) !=
+                          registers_.submission_head.load(std::memory_order_relaxed) ||
+                      registers_.advance_request.load(std::memory_order_seq_cst) !=
+                          registers_.advanced.load(std::memory_order_relaxed) ||
+                      registers_.resend_request.load(std::memory_order_seq_cst) !=
+                          registers_.resent.load(std::memory_order_relaxed);
   // A hung card does not look at what it is called for.
-  const bool deaf = registers.state.load(std::memory_order_relaxed) !=
+  const bool deaf = registers_.state.load(std::memory_order_relaxed) !=
                         static_cast<uint32_t>(CardState::kRunning) ||
-                    firmware.hung();
+                    firmware_.hung();
   if (!called || deaf) {
     int64_t left_ns = kLongestSleepNs;
-    const int64_t next = firmware.next_event_ns();
-    if (!virtual_clock && next != INT64_MAX) {
+    const int64_t next = firmware_.next_event_ns();
+    if (!options_.virtual_clock && next != INT64_MAX) {
       left_ns = std::clamp<int64_t>(next - now_ns_ - kWakeUpNs, 0, kLongestSleepNs);
     }
     const timespec timeout{left_ns / kNanosPerSecond, left_ns % kNanosPerSecond};
-    pollfd fds[2] = {{doorbell_fd, POLLIN, 0}, {hangup_fd, POLLIN, 0}};
-    if (ppoll(fds, hangup_fd >= 0 ? 2 : 1, &timeout, nullptr) > 0 &&
+    pollfd fds[2] = {{options_.doorbell_fd, POLLIN, 0}, {options_.hangup_fd, POLLIN, 0}};
+    if (ppoll(fds, options_.hangup_fd >= 0 ? 2 : 1, &timeout, nullptr) > 0 &&
         (fds[0].revents & POLLIN) != 0) {
       uint64_t count = 0;
-      [[maybe_unused]] const ssize_t taken = read(doorbell_fd, &count, sizeof(count));
+      [[maybe_unused]] const ssize_t taken = read(options_.doorbell_fd, &count, sizeof(count));
     }
   }
-  registers.card_sleeps.store(0, std::memory_order_relaxed);
+  registers_.card_sleeps.store(0, std::memory_order_relaxed);
 }
 
 bool FirmwareLoop::HostHungUp() const {
-  pollfd fd{hangup_fd, POLLIN, 0};
+  pollfd fd{options_.hangup_fd, POLLIN, 0};
   // The host says nothing after the greeting, so whatever can be read is the end.
   return poll(&fd, 1, 0) > 0;
 }

@@ -26,13 +26,18 @@ struct BootedCard {
 absl::StatusOr<BootedCard> BootCard(const CardParts& parts, const CardConfig& config,
                                     bool computes_ahead, int event_fd);
 
-struct FirmwareLoop {
-  Firmware& firmware;
-  CardRegisters& registers;
-  int doorbell_fd;  // an eventfd: the host rings it when the card sleeps
-  int hangup_fd;    // a socket: the loop ends when the other side is gone; -1: none
-  bool virtual_clock;
-  const std::atomic<bool>& stop;
+class FirmwareLoop {
+ public:
+  struct Options {
+    int doorbell_fd = -1;  // an eventfd: the host rings it when the card sleeps
+    int hangup_fd = -1;    // a socket: the loop ends when the other side is gone; -1: none
+    bool virtual_clock = false;
+  };
+
+  // The references must outlive it.
+  FirmwareLoop(Firmware& firmware, CardRegisters& registers, const Options& options,
+               const std::atomic<bool>& stop)
+      : firmware_(firmware), registers_(registers), options_(options), stop_(stop) {}
 
   // Returns when `stop` is set (and the doorbell rung), the host has hung up, or the firmware is
   // gone. Spins when something is due soon, else sleeps.
@@ -43,6 +48,10 @@ struct FirmwareLoop {
   void Sleep();
   bool HostHungUp() const;
 
+  Firmware& firmware_;
+  CardRegisters& registers_;
+  const Options options_;
+  const std::atomic<bool>& stop_;
   int64_t virtual_now_ns_ = 0;
   int64_t now_ns_ = 0;
 };
