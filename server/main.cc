@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/cpu_device.h"
-#include "backends/fake/fake_device.h"
+#include "scheduler/engine.h"
+#include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
 #include "server/cli/devices.h"
 #include "server/cli/serve.h"
@@ -36,24 +36,41 @@ int RunServe(const std::vector<std::string>& arguments) {
     return exit->status;
   }
   reticle::server::MetricsExporter metrics(RETICLE_VERSION);
-  reticle::server::EngineMetrics& engine_metrics = metrics.AddEngine();
+  std::vector<reticle::server::EngineMetrics*> engines;
 
   cli::ServeParts parts;
-  parts.drivers = {{"cpu", reticle::backends::cpu::CpuDeviceApi()},
-                   {"fake", reticle::backends::fake::FakeDeviceApi()}};
-  parts.engine_probe = &engine_metrics;
+  parts.devices = cli::BuiltInDevices();
+  parts.add_engine = [&] {
+    engines.push_back(&metrics.AddEngine());
+    return engines.back();
+  };
   parts.server_probe = &metrics;
   parts.render_metrics = [&metrics] { return metrics.Render(); };
   parts.on_model = [&](cli::LoadedModel* model) {
     if (model == nullptr) {
-      metrics.Retire(engine_metrics);
+      for (reticle::server::EngineMetrics* engine : engines) metrics.Retire(*engine);
       return;
     }
-    metrics.Publish(engine_metrics,
-                    {.model_name = model->entry()->id,
-                     .engine = "0",
-                     .kv_block_tokens = model->engine().capabilities().kv_block_tokens},
-                    [model] { return model->engine().Gauges(); });
+    size_t next = 0;
+    for (size_t i = 0; i < model->groups().size(); ++i) {
+      for (const cli::Card& card : model->groups()[i]->cards()) {
+        const reticle::scheduler::Engine* const engine = card.engine.get();
+        metrics.Publish(
+            *engines[next],
+            {.model_name = model->IdOn(i),
+             .engine = std::to_string(next),
+             .kv_block_tokens = engine->capabilities().kv_block_tokens,
+             .device = model->groups()[i]->name(),
+             .card = std::to_string(card.index)},
+            [engine] { return engine->Gauges(); },
+            [engine, model] {
+              reticle::server::DeviceSnapshot snapshot = reticle::server::SnapshotOf(*engine);
+              snapshot.adapters = model->AdaptersOn(*engine);
+              return snapshot;
+            });
+        ++next;
+      }
+    }
   };
   parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context)
       -> absl::StatusOr<std::unique_ptr<reticle::server::Front>> {

@@ -88,9 +88,19 @@ void AppendModel(std::string& out, const ModelEntry& model, const std::string& i
   out.append(R"(,"owned_by":)");
   AppendJsonString(out, model.owned_by);
   out.append(R"(,"root":)");
-  AppendJsonString(out, model.id);
-  out.append(R"(,"parent":null,"max_model_len":)");
+  AppendJsonString(out, model.parent.empty() ? model.id : model.parent);
+  out.append(R"(,"parent":)");
+  if (model.parent.empty()) {
+    out.append("null");
+  } else {
+    AppendJsonString(out, model.parent);
+  }
+  out.append(R"(,"max_model_len":)");
   AppendInt(out, model.limits.max_model_len);
+  if (!model.device.empty()) {
+    out.append(R"(,"device":)");
+    AppendJsonString(out, model.device);
+  }
   out.push_back('}');
 }
 
@@ -177,10 +187,13 @@ absl::StatusOr<Reply> Live() {
 
 absl::StatusOr<Reply> Ready(const ServerContext& context) {
   const Lifecycle lifecycle = context.lifecycle();
+  const bool serving = context.Serving();
   Reply reply;
-  reply.status = lifecycle == Lifecycle::kReady ? 200 : 503;
+  reply.status = serving ? 200 : 503;
   reply.body = R"({"status":)";
-  AppendJsonString(reply.body, ServerContext::LifecycleName(lifecycle));
+  AppendJsonString(reply.body, lifecycle == Lifecycle::kReady && !serving
+                                   ? "no device works"
+                                   : ServerContext::LifecycleName(lifecycle));
   reply.body.append(R"(,"active_requests":)");
   AppendInt(reply.body, context.active_generations());
   reply.body.push_back('}');
