@@ -7,6 +7,7 @@
 
 #include "backends/cpu/cpu_device.h"
 #include "backends/fake/fake_device.h"
+#include "server/cli/load.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/grpc/grpc_server.h"
@@ -14,13 +15,6 @@
 
 namespace {
 
-constexpr char kUsage[] =
-    "Usage: reticle <command> [options]\n"
-    "\n"
-    "Commands\n"
-    "  serve    serve a model over HTTP and gRPC (reticle serve --help)\n"
-    "\n"
-    "  --version, --help\n";
 
 int RunServe(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
@@ -60,23 +54,50 @@ int RunServe(const std::vector<std::string>& arguments) {
   return cli::Serve(options, parts);
 }
 
+int RunLoad(const std::vector<std::string>& arguments) {
+  return reticle::server::cli::RunLoad(arguments, RETICLE_VERSION);
+}
+
+// A subcommand; `arguments` of its function are those behind its name.
+struct Command {
+  const char* name;
+  const char* help;
+  int (*run)(const std::vector<std::string>& arguments);
+};
+
+constexpr Command kCommands[] = {
+    {"serve", "serve a model over HTTP and gRPC", RunServe},
+    {"load", "put load on a server and measure it", RunLoad},
+};
+
+std::string Usage() {
+  std::string text = "Usage: reticle <command> [options]\n\nCommands (reticle <command> --help)\n";
+  for (const Command& command : kCommands) {
+    text += "  " + std::string(command.name);
+    text.append(10 - std::string(command.name).size(), ' ').append(command.help).append("\n");
+  }
+  return text + "\n  --version, --help\n";
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const std::string command = arguments.empty() ? "" : arguments.front();
-  if (command == "serve") return RunServe({arguments.begin() + 1, arguments.end()});
-  if (command == "--version" || command == "version") {
+  const std::string name = arguments.empty() ? "" : arguments.front();
+  for (const Command& command : kCommands) {
+    if (name == command.name) return command.run({arguments.begin() + 1, arguments.end()});
+  }
+  if (name == "--version" || name == "version") {
     std::printf("reticle %s\n", RETICLE_VERSION);
     return 0;
   }
-  if (command == "--help" || command == "-h" || command == "help") {
-    std::fputs(kUsage, stdout);
+  if (name == "--help" || name == "-h" || name == "help") {
+    std::fputs(Usage().c_str(), stdout);
     return 0;
   }
-  if (!command.empty()) {
-    std::fprintf(stderr, "reticle: unknown command \"%s\"\n\n", command.c_str());
+  if (!name.empty()) {
+    std::fprintf(stderr, "reticle: unknown command \"%s\"\n\n", name.c_str());
   }
-  std::fputs(kUsage, stderr);
+  std::fputs(Usage().c_str(), stderr);
   return 2;
 }
