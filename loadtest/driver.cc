@@ -205,6 +205,14 @@ void Driver::Continue(Session& session) {
   Schedule(session, end_ns + pause_ns);
 }
 
+void Driver::AddUsage(double sign, int64_t now_ns) {
+  const CpuTimes times = ThreadCpuTimes();
+  usage_.cpu_s += sign * times.cpu_s;
+  usage_.wait_s += sign * times.wait_s;
+  usage_.runs += sign * times.runs;
+  usage_.wall_s += sign * static_cast<double>(now_ns - options_.start_ns) / 1e9;
+}
+
 void Driver::Run() {
   if (arrivals_.has_value()) {
     PrepareArrival();
@@ -248,11 +256,7 @@ void Driver::Run() {
     const bool in_window = recorder_.InWindow(now_ns);
     if (in_window) usage_.busy_s += static_cast<double>(now_ns - turn_begun_ns) / 1e9;
     if (in_window != measuring) {
-      const CpuTimes times = ThreadCpuTimes();
-      const double sign = in_window ? -1 : 1;
-      usage_.cpu_s += sign * times.cpu_s;
-      usage_.wait_s += sign * times.wait_s;
-      usage_.wall_s += sign * static_cast<double>(now_ns - options_.start_ns) / 1e9;
+      AddUsage(in_window ? -1 : 1, now_ns);
       measuring = in_window;
     }
     const int64_t begun_ns = transport_->Poll(until_ns, scenario_.spin);
@@ -261,12 +265,7 @@ void Driver::Run() {
     if (begun_ns != 0) recorder_.LoopLag(after_ns - begun_ns, after_ns);
   }
   end_ns_ = Now();
-  if (measuring) {
-    const CpuTimes times = ThreadCpuTimes();
-    usage_.cpu_s += times.cpu_s;
-    usage_.wait_s += times.wait_s;
-    usage_.wall_s += static_cast<double>(end_ns_ - options_.start_ns) / 1e9;
-  }
+  if (measuring) AddUsage(1, end_ns_);
   transport_->AbandonAll();
   for (Session* const session : std::exchange(finished_, {})) Continue(*session);
   recorder_.Publish();

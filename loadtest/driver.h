@@ -59,6 +59,7 @@ class Driver {
     double wall_s = 0;
     double cpu_s = 0;
     double wait_s = 0;  // ready to run, but another thread had the CPU
+    double runs = 0;    // times that it was given a CPU
     double busy_s = 0;  // handling events, as opposed to waiting or polling for them
   };
   const Usage& usage() const { return usage_; }
@@ -88,6 +89,8 @@ class Driver {
   void Schedule(Session& session, int64_t at_ns);
   void EndSession(Session& session);
   bool TakeRequest();
+  // Adds (or, with sign -1, takes off) what the thread has spent up to now.
+  void AddUsage(double sign, int64_t now_ns);
   bool MaySend(int64_t intended_ns) const;
 
   const Options options_;

@@ -26,7 +26,7 @@ CpuTimes ThreadCpuTimes() {
   std::ifstream file("/proc/thread-self/schedstat");
   double run_ns = 0;
   double wait_ns = 0;
-  if (file >> run_ns >> wait_ns) times.wait_s = wait_ns / 1e9;
+  if (file >> run_ns >> wait_ns >> times.runs) times.wait_s = wait_ns / 1e9;
   return times;
 }
 

@@ -10,6 +10,7 @@ namespace reticle::loadtest {
 struct CpuTimes {
   double cpu_s = 0;   // on a CPU
   double wait_s = 0;  // ready to run, but another thread had the CPU
+  double runs = 0;    // times that it was given a CPU
 };
 
 // Of the calling thread.

@@ -10,11 +10,12 @@ namespace reticle::loadtest {
 namespace {
 
 constexpr double kPercentiles[] = {1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 99.99};
-constexpr double kBusyLimit = 0.9;
-constexpr double kWaitLimit = 0.1;
+constexpr double kWorkLimit = 0.9;
+constexpr double kSpinWaitLimit = 0.1;
+constexpr double kLagShare = 0.1;
+constexpr double kWakeDelayFloorNs = 100e3;
 constexpr double kSendLagFloorNs = 1e6;
-constexpr double kSendLagShare = 0.1;
-constexpr double kLoopLagLimitNs = 5e6;
+constexpr double kLoopLagFloorNs = 5e6;
 
 double Ratio(double a, double b) { return b > 0 ? a / b : 0; }
 
@@ -61,27 +62,36 @@ Summary Summarize(const Histogram& histogram, double scale) {
   return summary;
 }
 
-ClientVerdict JudgeClient(const std::vector<ClientThread>& threads, double send_lag_p99,
-                          double ttft_p99, double loop_lag_p99) {
+ClientVerdict JudgeClient(const std::vector<ClientThread>& threads,
+                          const ClientEvidence& evidence) {
   ClientVerdict verdict;
-  ClientThread worst;
+  const auto because = [&](std::string reason) { verdict.reasons.push_back(std::move(reason)); };
+  double work = 0;
+  double wait = 0;
+  double wake_delay = 0;
   for (const ClientThread& thread : threads) {
-    worst.busy_share = std::max(worst.busy_share, thread.busy_share);
-    worst.wait_share = std::max(worst.wait_share, thread.wait_share);
+    const double on_cpu = evidence.spin ? 0 : thread.cpu_share + thread.wait_share;
+    work = std::max({work, thread.busy_share, on_cpu});
+    wait = std::max(wait, thread.wait_share);
+    wake_delay = std::max(wake_delay, thread.wake_delay_ns);
   }
-  if (worst.busy_share >= kBusyLimit) {
-    verdict.reasons.push_back(absl::StrFormat("a client thread was busy for %.0f %% of the time",
-                                              worst.busy_share * 100));
+  if (work >= kWorkLimit) {
+    because(absl::StrFormat("a client thread had work for %.0f %% of the time, of which it waited "
+                            "%.0f %% for a CPU",
+                            std::min(work, 1.0) * 100, wait * 100));
+  } else if (evidence.spin && wait >= kSpinWaitLimit) {
+    because(absl::StrFormat("a spinning client thread was without a CPU for %.0f %% of the time",
+                            wait * 100));
   }
-  if (worst.wait_share >= kWaitLimit) {
-    verdict.reasons.push_back(absl::StrFormat(
-        "a client thread waited for a CPU for %.0f %% of the time", worst.wait_share * 100));
+  if (!evidence.spin &&
+      wake_delay > std::max(kWakeDelayFloorNs, kLagShare * evidence.latency_p50)) {
+    because("client threads were given a CPU late: on average " + FormatNs(wake_delay));
   }
-  if (send_lag_p99 > std::max(kSendLagFloorNs, kSendLagShare * ttft_p99)) {
-    verdict.reasons.push_back("requests were sent late: p99 " + FormatNs(send_lag_p99));
+  if (evidence.send_lag_p99 > std::max(kSendLagFloorNs, kLagShare * evidence.latency_p99)) {
+    because("requests were sent late: p99 " + FormatNs(evidence.send_lag_p99));
   }
-  if (loop_lag_p99 > kLoopLagLimitNs) {
-    verdict.reasons.push_back("events waited in the client: p99 " + FormatNs(loop_lag_p99));
+  if (evidence.loop_lag_p99 > std::max(kLoopLagFloorNs, kLagShare * evidence.latency_p50)) {
+    because("events waited in the client: p99 " + FormatNs(evidence.loop_lag_p99));
   }
   verdict.bottleneck = !verdict.reasons.empty();
   return verdict;
@@ -145,8 +155,12 @@ void FillReport(const Recorder& recorder, Report& report) {
     to.gap_p99_ns = static_cast<double>(from.gap.Percentile(99));
     report.intervals.push_back(to);
   }
-  report.client = JudgeClient(report.threads, report.summaries["send_lag"].At(99),
-                              report.summaries["ttft"].At(99), report.summaries["loop_lag"].At(99));
+  const Summary& latency = report.summaries[recorder.ttft.count() > 0 ? "ttft" : "e2e"];
+  report.client = JudgeClient(report.threads, {.spin = report.spin,
+                                               .send_lag_p99 = report.summaries["send_lag"].At(99),
+                                               .loop_lag_p99 = report.summaries["loop_lag"].At(99),
+                                               .latency_p50 = latency.At(50),
+                                               .latency_p99 = latency.At(99)});
 }
 
 std::optional<double> Report::Value(std::string_view metric) const {

@@ -36,16 +36,27 @@ struct ClientThread {
   double cpu_share = 0;   // of one core
   double wait_share = 0;  // ready to run, but another thread had the CPU
   double busy_share = 0;  // handling events
+  double wake_delay_ns = 0;  // from being ready to having a CPU, on average
 };
 struct ClientVerdict {
   bool bottleneck = false;
   std::vector<std::string> reasons;  // why, a sentence each
 };
-// The client was the bottleneck when a thread was busy for 90 % of the time, waited 10 % of it for a
-// CPU, sent the slowest 1 % of requests late by more than 1 ms and 10 % of the p99 TTFT, or let the
-// slowest 1 % of events wait longer than 5 ms. Times are ns.
-ClientVerdict JudgeClient(const std::vector<ClientThread>& threads, double send_lag_p99,
-                          double ttft_p99, double loop_lag_p99);
+// What the verdict rests on, besides the threads. Times are ns.
+struct ClientEvidence {
+  bool spin = false;
+  double send_lag_p99 = 0;  // of the client's own lateness in sending
+  double loop_lag_p99 = 0;  // of events' waiting in the client
+  double latency_p50 = 0;   // TTFT, or of whole replies where there are no streams
+  double latency_p99 = 0;
+};
+// The client was the bottleneck when a thread
+//   had work for 90 % of the time: busy, or on a CPU or waiting for one;
+//   spun, but another had its CPU for 10 % of the time;
+//   was given a CPU late, on average by 10 % of the median latency and 100 us;
+//   sent the slowest 1 % of requests late by 10 % of the p99 latency and 1 ms;
+//   let the slowest 1 % of events wait for 10 % of the median latency and 5 ms.
+ClientVerdict JudgeClient(const std::vector<ClientThread>& threads, const ClientEvidence& evidence);
 
 struct IntervalReport {
   double begin_s = 0;
@@ -105,6 +116,7 @@ struct Report {
   double interval_s = 1;
   std::vector<IntervalReport> intervals;
 
+  bool spin = false;
   std::vector<ClientThread> threads;
   double client_cpu_s = 0;  // of the whole process, inside the window
   ClientVerdict client;

@@ -104,6 +104,7 @@ void AppendClient(Json& json, const Report& r) {
     json.Number("cpu_share", thread.cpu_share);
     json.Number("busy_share", thread.busy_share);
     json.Number("wait_share", thread.wait_share);
+    json.Number("wake_delay_ms", thread.wake_delay_ns / kNsPerMs);
     json.Close('}');
   }
   json.Close(']');

@@ -200,6 +200,7 @@ absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& o
       thread.cpu_share = usage.cpu_s / usage.wall_s;
       thread.wait_share = usage.wait_s / usage.wall_s;
       thread.busy_share = usage.busy_s / usage.wall_s;
+      thread.wake_delay_ns = usage.runs > 0 ? usage.wait_s * 1e9 / usage.runs : 0;
     }
     report.threads.push_back(thread);
   }
@@ -219,6 +220,7 @@ absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& o
     if (setting.flag == "--api-key" || setting.is_list) continue;
     report.settings.emplace_back(setting.flag, setting.default_text);
   }
+  report.spin = scenario.spin;
   report.client_cpu_s = cpu.client_s();
   report.server_cpu_s = cpu.server_s();
   FillReport(all, report);
