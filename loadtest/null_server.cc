@@ -174,7 +174,7 @@ class NullServer::Loop {
       RunDue();
       for (Connection* const connection : std::exchange(runnable_, {})) {
         connection->queued = false;
-        if (connection->fd >= 0) Advance(*connection);
+        Continue(*connection);
       }
       closed_.clear();
     }
@@ -208,7 +208,7 @@ class NullServer::Loop {
       connection.blocked = false;
       Watch(EPOLL_CTL_MOD, connection.fd, EPOLLIN | EPOLLRDHUP, &connection);
       if (!Flush(connection)) return;
-      Advance(connection);
+      Continue(connection);
     }
     if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0 || connection.fd < 0) return;
     const size_t before = connection.in.size();
@@ -219,6 +219,13 @@ class NullServer::Loop {
       Close(connection);
       return;
     }
+    TakeRequests(connection);
+  }
+
+  // Goes on with the connection's stream and, when that is over, with its next request.
+  void Continue(Connection& connection) {
+    if (connection.fd < 0) return;
+    Advance(connection);
     TakeRequests(connection);
   }
 
@@ -241,7 +248,7 @@ class NullServer::Loop {
       }
       if (connection.in.size() < end + 4 + length) return;
       Answer(connection, head, std::string_view(connection.in).substr(end + 4, length));
-      if (connection.fd >= 0) connection.in.erase(0, end + 4 + length);
+      connection.in.erase(0, end + 4 + length);
     }
   }
 
@@ -342,14 +349,14 @@ class NullServer::Loop {
       due_.pop();
       const auto found = connections_.find(due.fd);
       if (found != connections_.end() && found->second->serial == due.serial) {
-        Advance(*found->second);
+        Continue(*found->second);
       }
     }
   }
 
   void EndStream(Connection& connection) {
     connection.replies = nullptr;
-    if (Flush(connection)) TakeRequests(connection);
+    Flush(connection);
   }
 
   // False when the connection is blocked or gone.
