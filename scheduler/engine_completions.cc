@@ -41,7 +41,7 @@ bool Engine::Impl::PollDevice() {
       return true;
     }
     if (*count == 0) return any;
-    if (!any) now_ns_ = clock_.NowNanos();
+    now_ns_ = clock_.NowNanos();
     any = true;
     for (size_t i = 0; i < *count; ++i) OnCompletion(completions_[i]);
     FeedWatchdog();
@@ -105,6 +105,7 @@ void Engine::Impl::OnPromptLogprob(Sequence* sequence, const reticle_completion&
   TokenEvent event;
   event.kind = TokenEvent::Kind::kPromptToken;
   event.token = sequence->tokens[completion.position];
+  event.device_ns = device_clock_.ToHost(completion.device_time_ns, now_ns_);
   event.ready_ns = now_ns_;
   event.logprobs = CopyLogprobs(completion);
   sequence->stream().Push(std::move(event));
@@ -135,6 +136,7 @@ void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& complet
   TokenEvent event;
   event.is_stop_id = completion.finish == RETICLE_FINISH_STOP_ID;
   event.token = completion.token;
+  event.device_ns = device_clock_.ToHost(completion.device_time_ns, now_ns_);
   event.ready_ns = now_ns_;
   if (sequence->request().sampling.logprobs.has_value()) event.logprobs = CopyLogprobs(completion);
   sequence->stream().Push(std::move(event));
@@ -201,6 +203,7 @@ void Engine::Impl::PublishBlocks(Sequence* sequence, uint32_t valid_tokens) {
 void Engine::Impl::OnDeviceLost(const absl::Status& status) {
   now_ns_ = clock_.NowNanos();
   dirty_ = true;
+  device_clock_.Forget();
   if (++losses_in_a_row_ > kMaxLossesInARow || !device_->Has(RETICLE_FEATURE_RESET)) {
     GiveUpDevice(status);
     return;

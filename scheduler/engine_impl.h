@@ -15,6 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "base/mutex.h"
+#include "scheduler/device_clock.h"
 #include "scheduler/engine.h"
 #include "scheduler/engine_signal.h"
 #include "scheduler/kv_memory.h"
@@ -123,6 +124,7 @@ struct Engine::Impl {
   // ---- engine thread
   KvMemory memory_;
   int64_t now_ns_ = 0;
+  DeviceClock device_clock_;
   bool owed_ = false;  // the device owed completions before the last plan
   bool dirty_ = true;  // a new plan may differ from "nothing"
   uint64_t next_id_ = 1;

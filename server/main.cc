@@ -7,6 +7,7 @@
 
 #include "backends/cpu/cpu_device.h"
 #include "backends/fake/fake_device.h"
+#include "server/bench/serve_bench.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/grpc/grpc_server.h"
@@ -19,6 +20,7 @@ constexpr char kUsage[] =
     "\n"
     "Commands\n"
     "  serve    serve a model over HTTP and gRPC (reticle serve --help)\n"
+    "  bench    measure the server's own cost (reticle bench serve --help)\n"
     "\n"
     "  --version, --help\n";
 
@@ -49,12 +51,14 @@ int RunServe(const std::vector<std::string>& arguments) {
                      .kv_block_tokens = model->engine().capabilities().kv_block_tokens},
                     [model] { return model->engine().Gauges(); });
   };
-  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context)
+  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context,
+                         reticle::server::LoopHost* loops)
       -> absl::StatusOr<std::unique_ptr<reticle::server::Front>> {
     reticle::server::GrpcServerOptions grpc;
     grpc.address = address.host + ":" + std::to_string(address.port);
     grpc.tls_certificate_path = options.http_options.tls_cert;
     grpc.tls_key_path = options.http_options.tls_key;
+    grpc.loops = loops;
     return reticle::server::GrpcServer::Start(grpc, context);
   };
   return cli::Serve(options, parts);
@@ -66,6 +70,9 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const std::string command = arguments.empty() ? "" : arguments.front();
   if (command == "serve") return RunServe({arguments.begin() + 1, arguments.end()});
+  if (command == "bench") {
+    return reticle::server::bench::RunBench({arguments.begin() + 1, arguments.end()});
+  }
   if (command == "--version" || command == "version") {
     std::printf("reticle %s\n", RETICLE_VERSION);
     return 0;
