@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "scheduler/engine.h"
+#include "server/bench/serve_bench.h"
 #include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
 #include "server/cli/devices.h"
@@ -17,7 +18,6 @@
 #include "server/metrics/metrics_exporter.h"
 
 namespace {
-
 
 int RunServe(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
@@ -63,12 +63,14 @@ int RunServe(const std::vector<std::string>& arguments) {
       }
     }
   };
-  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context)
+  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context,
+                         reticle::server::LoopHost* loops)
       -> absl::StatusOr<std::unique_ptr<reticle::server::Front>> {
     reticle::server::GrpcServerOptions grpc;
     grpc.address = address.host + ":" + std::to_string(address.port);
     grpc.tls_certificate_path = options.http_options.tls_cert;
     grpc.tls_key_path = options.http_options.tls_key;
+    grpc.loops = loops;
     return reticle::server::GrpcServer::Start(grpc, context);
   };
   return cli::Serve(options, parts);
@@ -101,6 +103,7 @@ constexpr Command kCommands[] = {
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
     {"load", "put load on a server and measure it", RunLoad},
+    {"bench", "measure the server's own cost", reticle::server::bench::RunBench},
 };
 
 std::string Usage() {

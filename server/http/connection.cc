@@ -314,7 +314,7 @@ void Connection::Refuse(absl::Status error) {
 
 void Connection::FinishExchange(int status) {
   shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
-  task_.reset();
+  finished_task_ = std::move(task_);
   if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
   Enter(Phase::kIdle);
 }
@@ -347,10 +347,11 @@ bool Connection::Flush() {
 }
 
 void Connection::OnAllWritten() {
-  if (task_ != nullptr) {
-    task_->OnHandedOver(Now());
-    return;
+  for (std::unique_ptr<Task>* task : {&finished_task_, &task_}) {
+    if (*task != nullptr) (*task)->OnHandedOver(Now());
   }
+  finished_task_.reset();
+  if (task_ != nullptr) return;
   // A connection that waits for a request keeps little.
   for (std::string* buffer : {&output_, &writer_.buffer()}) {
     if (buffer->empty() && buffer->capacity() > kKeptIdleBytes) buffer->shrink_to_fit();
@@ -442,6 +443,7 @@ void Connection::Close() {
     shared_.context->probe().OnHttpRequest(route_, method_, 499, Now() - arrival_ns_);
     task_.reset();
   }
+  finished_task_.reset();
   SetBusy(false);
   wake_target_->connection = nullptr;
   transport_->Close();
