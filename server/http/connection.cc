@@ -233,6 +233,8 @@ void Connection::Dispatch() {
   request.method = method_;
   request.request_id = terms.request_id;
   request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
+  request.if_none_match = std::string(View(message[beast_http::field::if_none_match]));
+  request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
   writer_.Begin(std::move(terms));
