@@ -274,6 +274,8 @@ void Connection::Dispatch() {
   request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
   request.authorization = std::string(View(message[beast_http::field::authorization]));
   request.origin = std::string(View(message[beast_http::field::origin]));
+  request.if_none_match = std::string(View(message[beast_http::field::if_none_match]));
+  request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
   writer_.Begin(std::move(terms));
