@@ -7,6 +7,7 @@
 
 #include "scheduler/engine.h"
 #include "server/cli/built_in_devices.h"
+#include "server/cli/compare.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/cli/tapeout.h"
@@ -21,6 +22,7 @@ constexpr char kUsage[] =
     "Commands\n"
     "  serve     serve a model over HTTP and gRPC (reticle serve --help)\n"
     "  tapeout   make a device image of a model (reticle tapeout --help)\n"
+    "  compare   compare device profiles on a workload (reticle compare --help)\n"
     "\n"
     "  --version, --help\n";
 
@@ -93,7 +95,8 @@ int RunTapeout(const std::vector<std::string>& arguments) {
 constexpr struct {
   const char* name;
   int (*run)(const std::vector<std::string>&);
-} kCommands[] = {{"serve", RunServe}, {"tapeout", RunTapeout}};
+} kCommands[] = {
+    {"serve", RunServe}, {"tapeout", RunTapeout}, {"compare", reticle::server::cli::Compare}};
 
 }  // namespace
 
