@@ -75,6 +75,7 @@ class GrpcTransport : public Transport {
     for (Call* call : calls_) {
       call->request = nullptr;
       call->context.TryCancel();
+      if (std::exchange(call->resume_ns, 0) != 0) call->reader->Read(&call->message, call);
     }
     void* tag = nullptr;
     bool ok = false;

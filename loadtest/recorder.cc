@@ -61,6 +61,20 @@ void Recorder::Sent(const Request& request) {
   ++CurrentInterval(request.outcome.started_ns).sent;
 }
 
+void Recorder::CountWindowTokens(const Outcome& outcome) {
+  if (outcome.events_in_window == 0) return;
+  if (!outcome.usage.present && outcome.tokens_seen == 0) {
+    window_uncounted_events += outcome.events_in_window;
+    return;
+  }
+  const int64_t tokens =
+      outcome.usage.present ? outcome.usage.completion_tokens : outcome.tokens_seen;
+  window_tokens += static_cast<double>(tokens) * static_cast<double>(outcome.events_in_window) /
+                   static_cast<double>(outcome.events);
+}
+
+void Recorder::Interrupted(const Request& request) { CountWindowTokens(request.outcome); }
+
 void Recorder::Finished(const Request& request) {
   const Outcome& outcome = request.outcome;
   ++all_finished;
@@ -76,13 +90,7 @@ void Recorder::Finished(const Request& request) {
     ++interval.failed;
     ++all_failed_;
   }
-  const int64_t tokens =
-      outcome.usage.present ? outcome.usage.completion_tokens : outcome.tokens_seen;
-  if (outcome.events > 0 && outcome.events_in_window > 0) {
-    const double per_event =
-        tokens > 0 ? static_cast<double>(tokens) / static_cast<double>(outcome.events) : 1;
-    window_tokens += per_event * static_cast<double>(outcome.events_in_window);
-  }
+  CountWindowTokens(outcome);
   if (InWindow(request.intended_ns)) FinishedInWindow(request);
 }
 
@@ -187,6 +195,7 @@ void Recorder::Merge(const Recorder& other) {
   completion_events += other.completion_events;
   window_events += other.window_events;
   window_tokens += other.window_tokens;
+  window_uncounted_events += other.window_uncounted_events;
   bytes += other.bytes;
   AddCounts(errors, other.errors);
   error_examples.insert(other.error_examples.begin(), other.error_examples.end());

@@ -79,6 +79,8 @@ class Recorder {
   void Sent(const Request& request);
   // The request is over, with success or not.
   void Finished(const Request& request);
+  // It was given up because the run was stopped: what came counts, the request does not.
+  void Interrupted(const Request& request);
   // A refused request that will be sent again.
   void Retried() { ++retries; }
   // A conversation of several turns ended well.
@@ -119,6 +121,7 @@ class Recorder {
   int64_t completion_events = 0;   // of the same
   int64_t window_events = 0;       // that came inside the window, of any request
   double window_tokens = 0;        // likewise, by the share of each reply's events that did
+  int64_t window_uncounted_events = 0;  // of window_events, those of replies without usage
   int64_t bytes = 0;
   std::map<std::string, int64_t> errors;          // by kind
   std::map<std::string, std::string> error_examples;
@@ -142,6 +145,7 @@ class Recorder {
         index, 0, static_cast<int64_t>(intervals.size()) - 1))];
   }
   void Grow(int64_t index);
+  void CountWindowTokens(const Outcome& outcome);
   void FinishedInWindow(const Request& request);
 
   Options options_;

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "base/status.h"
+#include "loadtest/embedded_files.h"
 #include "loadtest/scenario.h"
 
 namespace reticle::loadtest {
@@ -56,6 +57,19 @@ absl::Status LoadTable(const toml::table& table, const std::string& prefix,
 }
 
 }  // namespace
+
+const std::vector<BuiltInScenario>& BuiltInScenarios() {
+  static const std::vector<BuiltInScenario> scenarios = [] {
+    constexpr std::string_view kEnding = ".toml";
+    std::vector<BuiltInScenario> found;
+    for (const EmbeddedFile& file : EmbeddedFiles()) {
+      if (!file.name.ends_with(kEnding)) continue;
+      found.push_back({file.name.substr(0, file.name.size() - kEnding.size()), file.text});
+    }
+    return found;
+  }();
+  return scenarios;
+}
 
 absl::Status LoadScenario(std::string_view toml, const std::string& origin, Scenario& scenario) {
   std::vector<Setting> settings = ScenarioSettings(scenario);

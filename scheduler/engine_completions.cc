@@ -36,7 +36,7 @@ bool Engine::Impl::PollDevice() {
       return true;
     }
     if (*count == 0) return any;
-    if (!any) now_ns_ = clock_.NowNanos();
+    now_ns_ = clock_.NowNanos();
     any = true;
     for (size_t i = 0; i < *count; ++i) OnCompletion(completions_[i]);
     FeedWatchdog();
@@ -99,6 +99,7 @@ void Engine::Impl::OnPromptLogprob(Sequence* sequence, const reticle_completion&
   TokenEvent event;
   event.kind = TokenEvent::Kind::kPromptToken;
   event.token = sequence->tokens[completion.position];
+  event.device_ns = device_clock_.ToHost(completion.device_time_ns, now_ns_);
   event.ready_ns = now_ns_;
   event.logprobs = CopyLogprobs(completion);
   sequence->stream().Push(std::move(event));
@@ -129,6 +130,7 @@ void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& complet
   TokenEvent event;
   event.is_stop_id = completion.finish == RETICLE_FINISH_STOP_ID;
   event.token = completion.token;
+  event.device_ns = device_clock_.ToHost(completion.device_time_ns, now_ns_);
   event.ready_ns = now_ns_;
   if (sequence->request().sampling.logprobs.has_value()) event.logprobs = CopyLogprobs(completion);
   sequence->stream().Push(std::move(event));

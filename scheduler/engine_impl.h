@@ -20,6 +20,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "base/mutex.h"
 #include "scheduler/adapter_policy.h"
+#include "scheduler/device_clock.h"
 #include "scheduler/engine.h"
 #include "scheduler/engine_signal.h"
 #include "scheduler/kv_memory.h"
@@ -178,6 +179,7 @@ struct Engine::Impl {
   // ---- engine thread
   KvMemory memory_;
   int64_t now_ns_ = 0;
+  DeviceClock device_clock_;
   bool owed_ = false;  // the device owed completions before the last plan
   bool dirty_ = true;  // a new plan may differ from "nothing"
   uint64_t next_id_ = 1;

@@ -22,6 +22,7 @@ void Engine::Impl::SetState(DeviceState state) {
 void Engine::Impl::OnDeviceLost(const absl::Status& status, bool hung) {
   now_ns_ = clock_.NowNanos();
   dirty_ = true;
+  device_clock_.Forget();
   loss_ = UnavailableError("device '%s' is lost: %s", capabilities_.device_name, status.message());
   LogWarning("%s", loss_.message());
   probe_.OnDeviceLost(hung);

@@ -8,8 +8,9 @@ namespace reticle::scheduler {
 namespace {
 
 constexpr int64_t kRetryNs = 1'000'000;
-// Output tokens for which a sequence has room from the start.
-constexpr uint32_t kReservedOutput = 1024;
+// Output tokens for which a sequence has room from the start: what is not touched costs no memory,
+// and what grows later has to be copied between two tokens.
+constexpr uint32_t kReservedOutput = 32768;
 
 }  // namespace
 
@@ -206,6 +207,7 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     TokenEvent event;
     event.kind = TokenEvent::Kind::kPromptToken;
     event.token = sequence->tokens[0];
+    event.device_ns = now_ns_;
     event.ready_ns = now_ns_;
     sequence->stream().Push(std::move(event));
     sequence->prompt_reported = 1;

@@ -39,7 +39,8 @@ struct TokenEvent {
   // wants it.
   bool is_stop_id = false;
   TokenId token = 0;
-  int64_t ready_ns = 0;  // when the engine had it from the device, on the engine's clock
+  int64_t device_ns = 0;  // when the device had it, on the engine's clock; at most ready_ns
+  int64_t ready_ns = 0;   // when the engine had it from the device, likewise
   std::unique_ptr<TokenLogprobs> logprobs;  // only when asked for
 };
 

@@ -27,6 +27,7 @@ namespace {
 constexpr uint32_t kMaxDecodeCredits = 16;
 constexpr uint32_t kMaxListedTokens = 128;
 constexpr uint32_t kMaxStopIds = 1024;
+constexpr uint32_t kMaxAdapters = 64;
 
 class CpuDevice {
  public:
@@ -103,10 +104,12 @@ absl::StatusOr<reticle_capabilities> CpuDevice::Describe(const OpenPlan& plan) c
   caps.features = RETICLE_FEATURE_TOKEN_MASK | RETICLE_FEATURE_LOGPROBS |
                   RETICLE_FEATURE_PROMPT_LOGPROBS | RETICLE_FEATURE_LOGIT_BIAS |
                   RETICLE_FEATURE_PENALTIES | RETICLE_FEATURE_MIN_P | RETICLE_FEATURE_TOP_P |
-                  RETICLE_FEATURE_TEMPERATURE | RETICLE_FEATURE_MIN_TOKENS | RETICLE_FEATURE_RESET;
+                  RETICLE_FEATURE_TEMPERATURE | RETICLE_FEATURE_MIN_TOKENS |
+                  RETICLE_FEATURE_ADAPTERS | RETICLE_FEATURE_RESET;
   caps.max_top_k = 0;
   caps.max_logprobs = std::min(caps.vocab_size, kMaxListedTokens) + 1;
   caps.max_stop_ids = kMaxStopIds;
+  caps.max_adapters = kMaxAdapters;
   return caps;
 }
 
@@ -167,12 +170,17 @@ int32_t Cancel(reticle_device* device, uint64_t sequence, reticle_error* error) 
   return Guarded(error, [&] { return FillError(error, Self(device).engine().Cancel(sequence)); });
 }
 
-int32_t AdapterLoad(reticle_device*, uint64_t, const char*, float, reticle_error* error) {
-  return FillError(error, RETICLE_UNIMPLEMENTED, "the cpu device does not offer adapters");
+int32_t AdapterLoad(reticle_device* device, uint64_t adapter, const char* path, float scale,
+                    reticle_error* error) {
+  return Guarded(error, [&] {
+    return FillError(
+        error, Self(device).engine().LoadAdapter(adapter, path == nullptr ? "" : path, scale));
+  });
 }
 
-int32_t AdapterUnload(reticle_device*, uint64_t, reticle_error* error) {
-  return FillError(error, RETICLE_UNIMPLEMENTED, "the cpu device does not offer adapters");
+int32_t AdapterUnload(reticle_device* device, uint64_t adapter, reticle_error* error) {
+  return Guarded(error,
+                 [&] { return FillError(error, Self(device).engine().UnloadAdapter(adapter)); });
 }
 
 int32_t Stats(reticle_device* device, reticle_stats* stats, reticle_error*) {

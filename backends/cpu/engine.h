@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "backends/abi/driver_support.h"
 #include "backends/abi/reticle_device.h"
 #include "backends/abi/work_check.h"
+#include "backends/kernels/adapter.h"
 #include "backends/kernels/forward.h"
 #include "backends/kernels/thread_pool.h"
 #include "backends/sampling/sampler.h"
@@ -29,8 +31,8 @@
 
 namespace reticle::backends::cpu {
 
-// Submit, Poll, Arm, Cancel and Reset: one thread at a time, and none of them waits for a step
-// (they share a lock that is never held while the model computes). Stats: any thread.
+// Submit, Poll, Arm, Cancel, adapters and Reset: one thread at a time, and none of them waits for a
+// step (they share a lock that is never held while the model computes). Stats: any thread.
 class Engine {
  public:
   struct Counters {
@@ -58,6 +60,8 @@ class Engine {
   size_t Poll(reticle_completion* completions, size_t stride, size_t capacity);
   bool Arm();
   absl::Status Cancel(uint64_t sequence);
+  absl::Status LoadAdapter(uint64_t adapter, const std::string& path, float scale);
+  absl::Status UnloadAdapter(uint64_t adapter);
   void Reset();
   Counters counters() const;
 
@@ -82,6 +86,7 @@ class Engine {
     uint64_t id = 0;
     uint64_t tag = 0;
     SequenceView view;  // counts in everything accepted
+    const kernels::Adapter* adapter = nullptr;
     std::vector<uint32_t> blocks;
     std::deque<Item> items;
     sampling::SequenceSampling sampling;
@@ -147,6 +152,7 @@ class Engine {
   kernels::Forward& forward_;
   reticle_capabilities capabilities_;
   const uint32_t step_tokens_;
+  kernels::AdapterTable adapters_;  // of the host's thread
 
   mutable Mutex mutex_;
   CondVar wake_;

@@ -56,6 +56,17 @@ HWY_INLINE VI DotVnni(VI sum, V8 w, V8 x) {
 HWY_INLINE VI DotVnni(VI sum, V8, V8) { return sum; }
 #endif
 
+// Whether DotUnsigned and DotSigned may use VNNI on this target, by kernels::VnniBits.
+HWY_INLINE bool UsesVnni(int vnni_bits) {
+#if HWY_TARGET == HWY_AVX3
+  return (vnni_bits & 2) != 0;
+#elif HWY_TARGET == HWY_AVX2
+  return (vnni_bits & 1) != 0;
+#else
+  return false;
+#endif
+}
+
 // sum + the products of each lane's four bytes; w is unsigned and at most 127.
 template <bool kVnni>
 HWY_INLINE VI DotUnsigned(VI sum, V8 w, V8 x) {

@@ -69,6 +69,7 @@ size_t Forward::LayOut(const LlamaConfig& config, const Options& options, size_t
   sines_ = carver.Take<float>(rows * (config.head_dim / 2));
   scratch_floats_ = RoundUp(scratch_floats, 16);
   scratch_ = carver.Take<float>(threads * scratch_floats_);
+  adapter_scratch_ = carver.Take<float>(threads * models::kMaxLoraRank);
   logits_stride_ = RoundUp(config.vocab_size, kPanelRows);
   logits_ = carver.Take<float>(options.max_logit_rows * logits_stride_);
   return carver.used();
@@ -102,7 +103,9 @@ void Forward::Run(std::span<const BatchToken> batch) {
   RETICLE_CHECK(batch.size() <= options_.max_tokens);
   batch_ = batch;
   logit_tokens_.clear();
+  adapted_ = false;
   for (size_t t = 0; t < batch.size(); ++t) {
+    adapted_ |= batch[t].adapter != nullptr;
     if (batch[t].wants_logits) logit_tokens_.push_back(static_cast<uint32_t>(t));
   }
   RETICLE_CHECK(logit_tokens_.size() <= options_.max_logit_rows);
@@ -118,6 +121,9 @@ void Forward::Work(int worker) {
     Observe(worker, l, ForwardInput::kQkv, normed_, batch_.size());
     ProjectQkv(worker, layer);
     pool_.Barrier();
+    Adapt(worker, &AdapterLayer::q, l, normed_, q_);
+    Adapt(worker, &AdapterLayer::k, l, normed_, k_);
+    Adapt(worker, &AdapterLayer::v, l, normed_, v_);
     RotateAndStore(worker, l);
     pool_.Barrier();
     Attend(worker, l, NeedsInts({&layer.o}));
@@ -125,14 +131,16 @@ void Forward::Work(int worker) {
     Observe(worker, l, ForwardInput::kAttnOutput, attended_, batch_.size());
     AddProduct(worker, layer.o, attended_);
     pool_.Barrier();
+    Adapt(worker, &AdapterLayer::o, l, attended_, residual_);
     Normalize(worker, layer.ffn_norm.data(), NeedsInts({&layer.gate, &layer.up}));
     pool_.Barrier();
     Observe(worker, l, ForwardInput::kGateUp, normed_, batch_.size());
-    GateAndUp(worker, layer);
+    GateAndUp(worker, layer, l);
     pool_.Barrier();
     Observe(worker, l, ForwardInput::kDown, gate_, batch_.size());
     AddProduct(worker, layer.down, gate_);
     pool_.Barrier();
+    Adapt(worker, &AdapterLayer::down, l, gate_, residual_);
   }
   ComputeLogits(worker);
 }
@@ -225,16 +233,21 @@ void Forward::Attend(int worker, size_t layer, bool quantize) {
   }
 }
 
-void Forward::GateAndUp(int worker, const ModelLayer& layer) {
+void Forward::GateAndUp(int worker, const ModelLayer& layer, size_t index) {
   const size_t tokens = batch_.size();
   const size_t ffn = model_.config().ffn_dim;
   // Pairs of panels: whole groups of 32 activations.
   const auto [first, end] = StaticRange((layer.gate.panels + 1) / 2, worker, pool_.threads());
   const size_t end_panel = std::min(2 * end, layer.gate.panels);
+  if (first < end) {
+    MatMul(layer.gate, 2 * first, end_panel, normed_.view(), tokens, gate_.floats, gate_.stride,
+           false);
+    MatMul(layer.up, 2 * first, end_panel, normed_.view(), tokens, up_.floats, up_.stride, false);
+  }
+  if (adapted_) pool_.Barrier();
+  Adapt(worker, &AdapterLayer::gate, index, normed_, gate_);
+  Adapt(worker, &AdapterLayer::up, index, normed_, up_);
   if (first >= end) return;
-  MatMul(layer.gate, 2 * first, end_panel, normed_.view(), tokens, gate_.floats, gate_.stride,
-         false);
-  MatMul(layer.up, 2 * first, end_panel, normed_.view(), tokens, up_.floats, up_.stride, false);
   const size_t from = 32 * first;
   const size_t to = std::min(32 * end, ffn);
   const bool quantize = NeedsInts({&layer.down});
@@ -267,8 +280,39 @@ void Forward::ComputeLogits(int worker) {
   pool_.Barrier();
   Observe(worker, 0, ForwardInput::kOutput, normed_, rows);
   const auto [first, end] = StaticRange(output.panels, worker, pool_.threads());
-  if (first >= end) return;
-  MatMul(output, first, end, normed_.view(), rows, logits_, logits_stride_, false);
+  if (first < end) {
+    MatMul(output, first, end, normed_.view(), rows, logits_, logits_stride_, false);
+  }
+  if (!adapted_) return;
+  pool_.Barrier();
+  for (size_t r = first_row; r < end_row; ++r) {
+    const Adapter* const adapter = batch_[logit_tokens_[r]].adapter;
+    if (adapter == nullptr || adapter->output().empty()) continue;
+    AdaptRow(worker, adapter->output(), normed_.row(r), logits_ + r * logits_stride_);
+  }
+}
+
+void Forward::Adapt(int worker, AdapterPair AdapterLayer::*pair, size_t layer, const Buffer& input,
+                    const Buffer& out) {
+  if (!adapted_) return;
+  const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
+  for (size_t t = first; t < end; ++t) {
+    if (batch_[t].adapter == nullptr) continue;
+    const AdapterPair& of_token = batch_[t].adapter->layer(layer).*pair;
+    if (!of_token.empty()) AdaptRow(worker, of_token, input.row(t), out.row(t));
+  }
+  pool_.Barrier();
+}
+
+void Forward::AdaptRow(int worker, const AdapterPair& pair, const float* input, float* out) {
+  float* const low = adapter_scratch_ + worker * models::kMaxLoraRank;
+  Activations x;
+  x.floats = input;
+  x.float_stride = pair.a.columns;
+  MatMul(pair.a, 0, pair.a.panels, x, 1, low, models::kMaxLoraRank, false);
+  x.floats = low;
+  x.float_stride = pair.b.columns;
+  MatMul(pair.b, 0, pair.b.panels, x, 1, out, 16 * pair.b.panels, true);
 }
 
 }  // namespace reticle::backends::kernels

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "backends/kernels/adapter.h"
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/kv_cache.h"
@@ -26,6 +27,7 @@ struct BatchToken {
   uint32_t position = 0;
   const uint32_t* blocks = nullptr;  // block table of its sequence, valid during Run
   bool wants_logits = false;         // of what comes behind it
+  const Adapter* adapter = nullptr;  // of its sequence, valid during Run; null: none
 };
 
 // A product of the model, by what it is fed with.
@@ -58,6 +60,7 @@ class Forward {
   static uint64_t MemoryBytes(const models::LlamaConfig& config, const Options& options);
 
   const Options& options() const { return options_; }
+  const models::LlamaConfig& config() const { return model_.config(); }
 
   // Feeds the batch: writes K and V of each token into its sequence's blocks and computes the
   // logits that are wanted. Tokens of one sequence come in the order of their positions; earlier
@@ -100,9 +103,14 @@ class Forward {
   void ProjectQkv(int worker, const ModelLayer& layer);
   void RotateAndStore(int worker, size_t layer);
   void Attend(int worker, size_t layer, bool quantize);
-  void GateAndUp(int worker, const ModelLayer& layer);
+  void GateAndUp(int worker, const ModelLayer& layer, size_t index);
   void AddProduct(int worker, const PackedMatrix& weights, const Buffer& input);
   void ComputeLogits(int worker);
+  // Adds what the adapters of tokens change to a product, in the step between two barriers that
+  // follows it; `pair` names the product. Without adapters in the batch it does nothing at all.
+  void Adapt(int worker, AdapterPair AdapterLayer::*pair, size_t layer, const Buffer& input,
+             const Buffer& out);
+  void AdaptRow(int worker, const AdapterPair& pair, const float* input, float* out);
 
   const Model& model_;
   ThreadPool& pool_;
@@ -114,6 +122,7 @@ class Forward {
 
   std::span<const BatchToken> batch_;
   std::vector<uint32_t> logit_tokens_;  // indices in the batch
+  bool adapted_ = false;                // a token of the batch has an adapter
 
   Buffer residual_;
   Buffer normed_;  // of the residual stream
@@ -127,6 +136,7 @@ class Forward {
   float* sines_ = nullptr;
   float* scratch_ = nullptr;  // of AttendHead, one a thread
   size_t scratch_floats_ = 0;
+  float* adapter_scratch_ = nullptr;  // kMaxLoraRank, one a thread
   float* logits_ = nullptr;
   size_t logits_stride_ = 0;
 };

@@ -59,6 +59,9 @@ void Rope(float* x, size_t pairs, const float* cosines, const float* sines);
 // The instruction set that the functions above run on, such as "AVX3+VNNI".
 std::string KernelTarget();
 
+// VNNI instructions that the kernels may use: bit 0 those of AVX (256 bits), bit 1 of AVX-512.
+int VnniBits();
+
 // For tests and benchmarks: VNNI instructions are not used although the CPU has them.
 void DisableVnniForTest(bool disable);
 

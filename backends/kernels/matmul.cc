@@ -49,19 +49,15 @@ void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations
 
 void MatMulTarget(const PackedMatrix& w, size_t first, size_t end, const Activations& x,
                   size_t tokens, float* out, size_t out_stride, bool add, int vnni_bits) {
-#if HWY_TARGET == HWY_AVX3
-  if (vnni_bits & 2) return MatMulBy<true>(w, first, end, x, tokens, out, out_stride, add);
-#elif HWY_TARGET == HWY_AVX2
-  if (vnni_bits & 1) return MatMulBy<true>(w, first, end, x, tokens, out, out_stride, add);
-#endif
+  if (UsesVnni(vnni_bits)) return MatMulBy<true>(w, first, end, x, tokens, out, out_stride, add);
   MatMulBy<false>(w, first, end, x, tokens, out, out_stride, add);
 }
 
 const char* TargetName(int vnni_bits) {
 #if HWY_TARGET == HWY_AVX3
-  return vnni_bits & 2 ? "AVX3+VNNI" : "AVX3";
+  return UsesVnni(vnni_bits) ? "AVX3+VNNI" : "AVX3";
 #elif HWY_TARGET == HWY_AVX2
-  return vnni_bits & 1 ? "AVX2+VNNI" : "AVX2";
+  return UsesVnni(vnni_bits) ? "AVX2+VNNI" : "AVX2";
 #else
   return hwy::TargetName(HWY_TARGET);
 #endif
@@ -86,7 +82,6 @@ HWY_EXPORT(TargetName);
 
 std::atomic<bool> vnni_disabled{false};
 
-// Bit 0: AVX-VNNI (256 bits), bit 1: AVX-512 VNNI.
 int DetectVnni() {
   int bits = 0;
 #if defined(__x86_64__)
@@ -97,12 +92,12 @@ int DetectVnni() {
   return bits;
 }
 
+}  // namespace
+
 int VnniBits() {
   static const int bits = DetectVnni();
   return vnni_disabled.load(std::memory_order_relaxed) ? 0 : bits;
 }
-
-}  // namespace
 
 void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel, const Activations& x,
             size_t tokens, float* out, size_t out_stride, bool add) {

@@ -107,7 +107,7 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
     std::printf("HTTP  %s\n", http->address().c_str());
   }
   if (options.grpc != "none" && parts.start_grpc) {
-    auto started = parts.start_grpc(*ParseHostPort(options.grpc), context);
+    auto started = parts.start_grpc(*ParseHostPort(options.grpc), context, http.get());
     if (!started.ok()) return Fail(started.status());
     grpc = *std::move(started);
     std::printf("gRPC  %s\n", grpc->address().c_str());

@@ -26,8 +26,10 @@ struct ServeParts {
   std::function<std::string()> render_metrics;
   // Told once the engines run, so that their gauges can be read; and, with null, before they go.
   std::function<void(LoadedModel*)> on_model;
-  // Starts the gRPC front; empty: there is none.
-  std::function<absl::StatusOr<std::unique_ptr<Front>>(const HostPort&, ServerContext&)> start_grpc;
+  // Starts the gRPC front, on the loops of the HTTP front if there is one (else null); empty: there
+  // is none.
+  std::function<absl::StatusOr<std::unique_ptr<Front>>(const HostPort&, ServerContext&, LoopHost*)>
+      start_grpc;
 };
 
 // Opens the listeners, loads the model while they answer 503, serves until SIGTERM or SIGINT,

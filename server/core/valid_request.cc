@@ -88,6 +88,7 @@ class RequestValidator {
     request_.n_ = static_cast<uint32_t>(n);
     request_.echo_ = params_.echo;
     request_.stream_ = params_.stream;
+    request_.merge_events_ = params_.merge_events;
     request_.skip_special_ = params_.skip_special_tokens;
     request_.include_stop_ = params_.include_stop_str_in_output;
     if (params_.logprobs.has_value()) {

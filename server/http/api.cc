@@ -10,6 +10,7 @@
 #include "server/http/completion_task.h"
 #include "server/http/json_writer.h"
 #include "server/http/request_json.h"
+#include "server/web/web_assets.h"
 
 namespace reticle::server::http {
 namespace {
@@ -78,6 +79,18 @@ class ErrorTask : public Task {
  private:
   const absl::Status error_;
   const std::string headers_;
+};
+
+class WebTask : public Task {
+ public:
+  explicit WebTask(web::WebReply reply) : reply_(std::move(reply)) {}
+  Progress Produce(ResponseWriter& writer, size_t) override {
+    writer.Send(reply_.status, reply_.content_type, reply_.body, reply_.headers);
+    return Progress::kDone;
+  }
+
+ private:
+  const web::WebReply reply_;
 };
 
 void AppendModel(std::string& out, const ModelEntry& model, const std::string& id) {
@@ -220,6 +233,7 @@ enum class Endpoint {
   kLive,
   kReady,
   kMetrics,
+  kWeb,
 };
 
 struct RouteEntry {
@@ -240,13 +254,16 @@ constexpr RouteEntry kRoutes[] = {
     {"/metrics", Endpoint::kMetrics, false},
 };
 
+// The pages of the binary, each at a path of its own; one label for all of them in metrics.
+constexpr RouteEntry kWebRoute = {"/{page}", Endpoint::kWeb, false};
+
 const RouteEntry* FindRoute(std::string_view path) {
   const bool one_model = path.size() > kModelPrefix.size() && path.starts_with(kModelPrefix);
   for (const RouteEntry& route : kRoutes) {
     if (route.path == path) return &route;
     if (one_model && route.endpoint == Endpoint::kModel) return &route;
   }
-  return nullptr;
+  return web::FindWebAsset(path) != nullptr ? &kWebRoute : nullptr;
 }
 
 }  // namespace
@@ -299,6 +316,9 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
       return reply([&] { return Metrics(context_); });
+    case Endpoint::kWeb:
+      return std::make_unique<WebTask>(web::AnswerWebRequest(
+          *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));
   }
   return std::make_unique<ErrorTask>(InternalError("no handler for %s", route->path), "");
 }

@@ -16,7 +16,7 @@
 namespace reticle::server::http {
 namespace {
 
-constexpr size_t kTokensPerPull = 64;
+constexpr size_t kTokensPerPull = 256;
 
 struct Prepared {
   CompletionBody body;
@@ -89,6 +89,9 @@ class CompletionTask : public Task, private ChunkSink {
     if (preparation_ != nullptr) preparation_->abandoned.store(true, std::memory_order_release);
   }
 
+  void OnHandedOver(int64_t now_ns) override {
+    if (generation_ != nullptr) generation_->OnHandedOver(now_ns);
+  }
   bool abandon_on_disconnect() const override { return true; }
 
   Progress Produce(ResponseWriter& writer, size_t budget) override {

@@ -274,6 +274,8 @@ void Connection::Dispatch() {
   request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
   request.authorization = std::string(View(message[beast_http::field::authorization]));
   request.origin = std::string(View(message[beast_http::field::origin]));
+  request.if_none_match = std::string(View(message[beast_http::field::if_none_match]));
+  request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
   writer_.Begin(std::move(terms));
@@ -314,7 +316,7 @@ void Connection::Refuse(absl::Status error) {
 
 void Connection::FinishExchange(int status) {
   shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
-  task_.reset();
+  finished_task_ = std::move(task_);
   if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
   Enter(Phase::kIdle);
 }
@@ -347,10 +349,11 @@ bool Connection::Flush() {
 }
 
 void Connection::OnAllWritten() {
-  if (task_ != nullptr) {
-    task_->OnHandedOver(Now());
-    return;
+  for (std::unique_ptr<Task>* task : {&finished_task_, &task_}) {
+    if (*task != nullptr) (*task)->OnHandedOver(Now());
   }
+  finished_task_.reset();
+  if (task_ != nullptr) return;
   // A connection that waits for a request keeps little.
   for (std::string* buffer : {&output_, &writer_.buffer()}) {
     if (buffer->empty() && buffer->capacity() > kKeptIdleBytes) buffer->shrink_to_fit();
@@ -442,6 +445,7 @@ void Connection::Close() {
     shared_.context->probe().OnHttpRequest(route_, method_, 499, Now() - arrival_ns_);
     task_.reset();
   }
+  finished_task_.reset();
   SetBusy(false);
   wake_target_->connection = nullptr;
   transport_->Close();

@@ -132,6 +132,7 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   size_t input_end_ = 0;
   std::unique_ptr<Parser> parser_;  // of the request that is being read
   std::unique_ptr<Task> task_;
+  std::unique_ptr<Task> finished_task_;  // until its reply is written
   ResponseWriter writer_;
   std::string output_;  // what the socket has not taken yet
   size_t written_ = 0;

@@ -49,6 +49,7 @@ class MetricsExporter final : public ServerProbe {
   void OnChoiceFinished(std::string_view model, Outcome outcome) override;
   void OnRequestFinished(const RequestRecord& record) override;
   void OnRequestRefused(std::string_view model, int code) override;
+  void OnTokensHandedOver(const AddedLatency& added) override;
   void OnConnectionsChanged(std::string_view front, int64_t open) override;
 
  private:
@@ -76,7 +77,16 @@ class MetricsExporter final : public ServerProbe {
   static void CollectModels(const Models& models, FamilyWriter& out);
   std::vector<prometheus::MetricFamily> CollectServer() const RETICLE_REQUIRES(mutex_);
 
+  // What the server added to each streamed token.
+  struct AddedLatencyTotals {
+    Counter buckets[AddedLatency::kBuckets];
+    Counter total_ns;
+    Counter stage_ns[kLatencyStages];
+  };
+  void CollectAddedLatency(std::vector<prometheus::MetricFamily>& families) const;
+
   const std::string version_;
+  AddedLatencyTotals added_;
   const int64_t start_unix_s_;
 
   mutable Mutex mutex_;

@@ -261,6 +261,7 @@ void Firmware::Apply(const FaultSpec& fault, int64_t now_ns) {
       break;
     case FaultKind::kHang:
       hung_ = true;
+      registers_.next_event_ns.store(INT64_MAX, std::memory_order_release);
       break;
     case FaultKind::kCrash:
       gone_ = true;

@@ -4,7 +4,9 @@
 #include <utility>
 #include <vector>
 
+#include "backends/hardwired/etched/decode.h"
 #include "backends/hardwired/rom/rom_file.h"
+#include "backends/kernels/adapter.h"
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/forward.h"
 #include "backends/kernels/model.h"
@@ -24,6 +26,8 @@ using kernels::KvType;
 constexpr size_t kChunk = 64;
 constexpr uint32_t kMaxSlots = 4096;
 constexpr uint32_t kMaxThreads = 256;
+// The card has limits of its own, below this.
+constexpr uint32_t kMaxAdapters = 1024;
 
 class EtchedModel : public Compute {
  public:
@@ -51,9 +55,11 @@ class EtchedModel : public Compute {
   KvGeometry kv_;
   kernels::AlignedMemory kv_memory_;
   std::unique_ptr<Forward> forward_;
+  std::unique_ptr<Decoder> decoder_;  // null: there is none for the shape, or several threads
   uint32_t context_limit_ = 0;
   std::vector<uint32_t> slot_blocks_;  // one KV block holds a slot
   std::vector<BatchToken> batch_;
+  kernels::AdapterTable adapters_;
 };
 
 absl::Status CheckOptions(const EtchedOptions& options, const models::LlamaConfig& config) {
@@ -92,13 +98,17 @@ absl::StatusOr<std::unique_ptr<Compute>> EtchedModel::Open(const std::string& ro
       .block_tokens = size_t{(etched->context_limit_ + kTile - 1) / kTile * kTile},
   };
   for (uint32_t slot = 0; slot < options.slots; ++slot) etched->slot_blocks_.push_back(slot);
-  ASSIGN_OR_RETURN(etched->kv_memory_, kernels::AlignedMemory::Allocate(
-                                           options.slots * etched->kv_.block_bytes()));
+  ASSIGN_OR_RETURN(etched->kv_memory_,
+                   kernels::AlignedMemory::Allocate(options.slots * etched->kv_.block_bytes()));
   etched->pool_ = std::make_unique<kernels::ThreadPool>(static_cast<int>(options.threads));
-  ASSIGN_OR_RETURN(etched->forward_,
-                   Forward::Create(*etched->model_, *etched->pool_, etched->kv_,
-                                   etched->kv_memory_.data(),
-                                   {.max_tokens = kChunk, .max_logit_rows = 1}));
+  ASSIGN_OR_RETURN(etched->forward_, Forward::Create(*etched->model_, *etched->pool_, etched->kv_,
+                                                     etched->kv_memory_.data(),
+                                                     {.max_tokens = kChunk, .max_logit_rows = 1}));
+  const EtchedShape shape = FindShape(config);
+  if (shape != EtchedShape::kNone && !options.generic_kernels && options.threads == 1) {
+    ASSIGN_OR_RETURN(etched->decoder_, Decoder::Create(shape, *etched->model_, etched->kv_,
+                                                       etched->kv_memory_.data()));
+  }
   etched->batch_.reserve(kChunk);
   return etched;
 }
@@ -108,13 +118,23 @@ void EtchedModel::Feed(uint32_t slot, uint32_t position, std::span<const uint32_
   RETICLE_CHECK(slot < slot_blocks_.size());
   RETICLE_CHECK(!tokens.empty() && uint64_t{position} + tokens.size() <= context_limit_);
   RETICLE_CHECK(logits.empty() || logits.size() == vocab_size());
+  if (tokens.size() == 1 && adapter == 0 && decoder_ != nullptr) {
+    RETICLE_CHECK(tokens[0] < vocab_size());
+    decoder_->Feed(tokens[0], position, &slot_blocks_[slot], logits);
+    return;
+  }
+  const auto found = adapters_.Find(adapter);
+  RETICLE_CHECK(found.ok());
   while (!tokens.empty()) {
     const std::span<const uint32_t> chunk = tokens.first(std::min(tokens.size(), kChunk));
     tokens = tokens.subspan(chunk.size());
     batch_.clear();
     for (const uint32_t token : chunk) {
       RETICLE_CHECK(token < vocab_size());
-      batch_.push_back({.token = token, .position = position++, .blocks = &slot_blocks_[slot]});
+      batch_.push_back({.token = token,
+                        .position = position++,
+                        .blocks = &slot_blocks_[slot],
+                        .adapter = *found});
     }
     batch_.back().wants_logits = tokens.empty() && !logits.empty();
     forward_->Run(batch_);
@@ -123,12 +143,10 @@ void EtchedModel::Feed(uint32_t slot, uint32_t position, std::span<const uint32_
 }
 
 absl::Status EtchedModel::LoadAdapter(uint64_t adapter, const std::string& path, float scale) {
-  return UnimplementedError("adapter %d", adapter);
+  return adapters_.Load(adapter, path, model_->config(), scale, kMaxAdapters);
 }
 
-absl::Status EtchedModel::UnloadAdapter(uint64_t adapter) {
-  return NotFoundError("adapter %d is not loaded", adapter);
-}
+absl::Status EtchedModel::UnloadAdapter(uint64_t adapter) { return adapters_.Unload(adapter); }
 
 }  // namespace
 
