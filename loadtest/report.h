@@ -52,7 +52,7 @@ struct ClientEvidence {
 };
 // The client was the bottleneck when a thread
 //   had work for 90 % of the time: busy, or on a CPU or waiting for one;
-//   spun, but another had its CPU for 10 % of the time;
+//   waited for a CPU for 25 % of the time, or 10 % where it spins;
 //   was given a CPU late, on average by 10 % of the median latency and 100 us;
 //   sent the slowest 1 % of requests late by 10 % of the p99 latency and 1 ms;
 //   let the slowest 1 % of events wait for 10 % of the median latency and 5 ms.

@@ -223,7 +223,7 @@ TEST(ClientVerdictTest, NamesWhatHeldTheClientBack) {
   threads[1].busy_share = 0.95;
   EXPECT_TRUE(JudgeClient(threads, fine).bottleneck);
   threads = calm;
-  threads[0].wait_share = 0.65;
+  threads[0].wait_share = 0.3;
   EXPECT_TRUE(JudgeClient(threads, fine).bottleneck);
   threads = calm;
   threads[0].wake_delay_ns = 1e6;
