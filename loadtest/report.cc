@@ -77,15 +77,16 @@ ClientVerdict JudgeClient(const std::vector<ClientThread>& threads,
     wake_delay = std::max(wake_delay, thread.wake_delay_ns);
   }
   if (work >= kWorkLimit) {
-    because(absl::StrFormat("a client thread had work for %.0f %% of the time, of which it waited "
-                            "%.0f %% for a CPU",
-                            std::min(work, 1.0) * 100, wait * 100));
+    because(
+        absl::StrFormat("a client thread had work for %.0f %% of the time, of which it waited "
+                        "%.0f %% for a CPU",
+                        std::min(work, 1.0) * 100, wait * 100));
   } else if (evidence.spin && wait >= kSpinWaitLimit) {
     because(absl::StrFormat("a spinning client thread was without a CPU for %.0f %% of the time",
                             wait * 100));
   } else if (!evidence.spin && wait >= kWaitLimit) {
-    because(absl::StrFormat("a client thread waited for a CPU for %.0f %% of the time",
-                            wait * 100));
+    because(
+        absl::StrFormat("a client thread waited for a CPU for %.0f %% of the time", wait * 100));
   }
   if (!evidence.spin &&
       wake_delay > std::max(kWakeDelayFloorNs, kLagShare * evidence.latency_p50)) {

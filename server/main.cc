@@ -15,7 +15,6 @@
 
 namespace {
 
-
 int RunServe(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
   cli::ServeOptions options;
