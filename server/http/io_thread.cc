@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,7 +34,11 @@ void Clear(int fd) {
 }  // namespace
 
 IoThread::IoThread(ServerShared& shared, TlsContext* tls)
-    : shared_(shared), tls_(tls), work_(asio::make_work_guard(loop_)), timer_(loop_) {}
+    : shared_(shared),
+      tls_(tls),
+      work_(asio::make_work_guard(loop_)),
+      timer_(loop_),
+      wake_(loop_, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
 
 IoThread::~IoThread() = default;
 
@@ -51,6 +56,7 @@ void IoThread::Stop() {
     timer_.cancel();
     for (const auto& connection : Connections()) connection->Close();
     DropTasks();
+    wake_.cancel();
     work_.reset();
     // What the closed sockets still owe runs first.
     asio::post(loop_, [this] { stopped_.store(true, std::memory_order_release); });
@@ -95,6 +101,7 @@ void IoThread::Sleep() {
     if (!entry->task->PrepareSleep()) return Awake();
     timer_ns = std::min(timer_ns, entry->task->next_timer_ns());
   }
+  WatchWake();
   for (const auto& entry : tasks_) Watch(entry);
   if (timer_ns == INT64_MAX) {
     loop_.run_one();
@@ -109,20 +116,31 @@ void IoThread::Watch(const std::shared_ptr<TaskEntry>& entry) {
   if (entry->watched || !entry->event.is_open()) return;
   entry->watched = true;
   entry->event.async_wait(asio::posix::stream_descriptor::wait_read,
-                          [entry](boost::system::error_code error) {
+                          KeptIn(entry->memory, [entry](boost::system::error_code error) {
                             entry->watched = false;
                             if (!error) Clear(entry->event.native_handle());
-                          });
+                          }));
+}
+
+void IoThread::WatchWake() {
+  if (wake_watched_) return;
+  wake_watched_ = true;
+  wake_.async_wait(asio::posix::stream_descriptor::wait_read,
+                   KeptIn(wake_memory_, [this](boost::system::error_code error) {
+                     wake_watched_ = false;
+                     if (!error) Clear(wake_.native_handle());
+                   }));
 }
 
 void IoThread::Rouse() {
-  asio::post(loop_, [] {});
+  const uint64_t one = 1;
+  while (write(wake_.native_handle(), &one, sizeof(one)) < 0 && errno == EINTR) {
+  }
 }
 
 void IoThread::Attach(LoopTask& task) {
   RunOnLoop([&] {
-    auto entry = std::make_shared<TaskEntry>(
-        TaskEntry{.task = &task, .event = asio::posix::stream_descriptor(loop_)});
+    auto entry = std::make_shared<TaskEntry>(task, loop_);
     if (task.event_fd() >= 0) {
       const int fd = fcntl(task.event_fd(), F_DUPFD_CLOEXEC, 0);
       boost::system::error_code error;
