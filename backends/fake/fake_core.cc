@@ -341,7 +341,11 @@ void FakeDevice::Close(FakeSequence& sequence) {
   control_->live_sequences_.store(counters_.sequences.load());
 }
 
-void FakeDevice::Reset() {
+absl::Status FakeDevice::Reset() {
+  if (control_->fail_resets_.load() > 0) {
+    control_->fail_resets_.fetch_sub(1);
+    return UnavailableError("the test lets this reset fail");
+  }
   control_->fault_.store(FakeControl::kNone);
   hung_.store(false);
   lost_.store(false);
@@ -353,6 +357,7 @@ void FakeDevice::Reset() {
     }
   }
   Add<uint64_t>(counters_.resets, 1);
+  return absl::OkStatus();
 }
 
 // ---- Watching ----

@@ -40,7 +40,7 @@ class FakeDevice {
   absl::Status UnloadAdapter(uint64_t adapter);
   reticle_stats Stats() const;
   reticle_health Health() const;
-  void Reset();
+  absl::Status Reset();
 
  private:
   struct Adapter {

@@ -39,6 +39,11 @@ void FakeDevice::StartStep(uint64_t now) {
       }
     }
   }
+  uint64_t adapter = current_adapter_;
+  for (const FakeSequence* sequence : step_) {
+    if (sequence->view.adapter != adapter) length += options_.adapter_swap_ns;
+    adapter = sequence->view.adapter;
+  }
   // A device that stays busy goes on by itself, whenever the host looks.
   step_start_ns_ = busy_ && options_.step_ns > 0 ? step_end_ns_ : now;
   step_end_ns_ = step_start_ns_ + length;
@@ -67,6 +72,10 @@ void FakeDevice::FinishStep() {
 
 void FakeDevice::Run(FakeSequence& sequence) {
   if (!entries_.empty()) sequence.state = ReadState(sequence);
+  if (sequence.view.adapter != current_adapter_) {
+    current_adapter_ = sequence.view.adapter;
+    Add<uint64_t>(counters_.adapter_swaps, 1);
+  }
   while (sequence.HasItems()) {
     const QueuedItem item = sequence.items[sequence.item_head++];
     if (!sequence.HasItems()) {
@@ -86,10 +95,6 @@ void FakeDevice::Run(FakeSequence& sequence) {
 }
 
 void FakeDevice::RunItem(FakeSequence& sequence, const QueuedItem& item) {
-  if (sequence.view.adapter != current_adapter_) {
-    current_adapter_ = sequence.view.adapter;
-    Add<uint64_t>(counters_.adapter_swaps, 1);
-  }
   for (uint32_t i = 0; i < item.token_count; ++i) {
     Feed(sequence, sequence.tokens[sequence.token_head++]);
     if (!item.prompt_logprobs) continue;

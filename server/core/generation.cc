@@ -160,10 +160,12 @@ absl::Status Generation::Impl::Submit() {
     sequence.priority = request.priority();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
+    sequence.adapter = model.adapter;
     for (uint32_t i = 0; i < request.n(); ++i) {
       sequence.outputs.push_back(choices[p * request.n() + i].stream);
     }
     RETURN_IF_ERROR(model.sink->Submit(std::move(sequence)));
+    usage.usd_per_million_tokens = model.usd_per_million_tokens;
     usage.prompt_tokens += request.prompts()[p].tokens->size();
   }
   return absl::OkStatus();
@@ -367,6 +369,7 @@ void Generation::Impl::TakeEnd(uint32_t index, const SequenceEnd& end, ChunkSink
   usage.completion_ns = std::max(usage.completion_ns, end.decode_ns);
   usage.device_busy_ns += end.device_busy_ns;
   usage.energy_nj += end.energy_nj;
+  usage.recoveries += end.recoveries;
   if (choice.finished) return;
   switch (end.reason) {
     case FinishReason::kStop:

@@ -79,6 +79,10 @@ struct Usage {
   int64_t completion_ns = 0;
   uint64_t device_busy_ns = 0;
   uint64_t energy_nj = 0;
+  // How often a choice was recomputed because its device was lost.
+  uint32_t recoveries = 0;
+  // What a million tokens cost on the devices that served it, USD; nothing when nobody knows.
+  std::optional<double> usd_per_million_tokens;
 };
 
 // Used by one thread at a time.

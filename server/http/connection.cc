@@ -98,12 +98,12 @@ Connection::Connection(std::unique_ptr<Transport> transport, ServerShared& share
       input_(kFirstInputBytes) {
   link_.connection = this;
   const int64_t open = shared_.open.fetch_add(1) + 1;
-  shared_.context->probe().OnConnectionsChanged("http", open);
+  shared_.context->probe().OnConnectionsChanged(shared_.options.front, open);
 }
 
 Connection::~Connection() {
   const int64_t open = shared_.open.fetch_sub(1) - 1;
-  shared_.context->probe().OnConnectionsChanged("http", open);
+  shared_.context->probe().OnConnectionsChanged(shared_.options.front, open);
 }
 
 int64_t Connection::Now() const { return shared_.context->clock().NowNanos(); }
@@ -274,6 +274,10 @@ void Connection::Dispatch() {
   request.method = method_;
   request.request_id = terms.request_id;
   request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
+  request.authorization = std::string(View(message[beast_http::field::authorization]));
+  request.origin = std::string(View(message[beast_http::field::origin]));
+  request.if_none_match = std::string(View(message[beast_http::field::if_none_match]));
+  request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
   writer_.Begin(std::move(terms));

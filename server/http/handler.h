@@ -17,7 +17,11 @@ struct HttpRequest {
   std::string method;
   std::string path;  // percent-decoded, without the query
   std::string body;
-  std::string timeout_ms;  // the x-request-timeout-ms header; may be empty
+  std::string timeout_ms;       // the x-request-timeout-ms header; may be empty
+  std::string authorization;    // that header; may be empty
+  std::string origin;           // likewise: a page in a browser asks
+  std::string if_none_match;    // headers of the same name; may be empty
+  std::string accept_encoding;  // likewise
   std::string request_id;
   int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
 };

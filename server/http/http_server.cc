@@ -64,11 +64,11 @@ absl::Status HttpOptions::Validate() const {
 }
 
 struct HttpServer::Impl {
-  Impl(const HttpOptions& options, ServerContext& context)
+  Impl(const HttpOptions& options, ServerContext& context, Handler* handler)
       : workers(options.worker_threads, kQueuedPreparations), api(context, workers) {
     shared.options = options;
     shared.context = &context;
-    shared.handler = &api;
+    shared.handler = handler != nullptr ? handler : &api;
   }
 
   ~Impl() {
@@ -157,9 +157,15 @@ void HttpServer::Impl::OnAccepted(error_code error, tcp::socket socket, IoThread
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions& options,
                                                               ServerContext& context) {
+  return Start(options, context, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions& options,
+                                                              ServerContext& context,
+                                                              Handler* handler) {
   RETURN_IF_ERROR(options.Validate());
   std::unique_ptr<HttpServer> server(new HttpServer);
-  server->impl_ = std::make_unique<Impl>(options, context);
+  server->impl_ = std::make_unique<Impl>(options, context, handler);
   Impl& impl = *server->impl_;
   if (!options.tls_cert.empty()) {
     ASSIGN_OR_RETURN(impl.tls, TlsContext::Create(options.tls_cert, options.tls_key));

@@ -32,9 +32,13 @@ struct HttpOptions {
   // PEM files; both or neither. With them every connection is TLS (1.2 or later).
   std::string tls_cert;
   std::string tls_key;
+  // What the connections are called in metrics.
+  std::string front = "http";
 
   absl::Status Validate() const;
 };
+
+class Handler;
 
 // Thread-safe but for construction and destruction.
 class HttpServer : public Front, public LoopHost {
@@ -43,6 +47,10 @@ class HttpServer : public Front, public LoopHost {
   // options, UNAVAILABLE naming the address when it cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
                                                            ServerContext& context);
+  // The same with another API than the public one; `handler` must outlive the server.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
+                                                           ServerContext& context,
+                                                           Handler* handler);
   // Closes every connection, cancels what runs, joins the threads.
   ~HttpServer() override;
   HttpServer(const HttpServer&) = delete;

@@ -69,7 +69,7 @@ MetricsExporter::MetricsExporter(std::string version)
 
 EngineMetrics& MetricsExporter::AddEngine() {
   MutexLock lock(mutex_);
-  engines_.push_back({std::make_unique<EngineMetrics>(), std::nullopt, nullptr});
+  engines_.push_back({std::make_unique<EngineMetrics>(), std::nullopt, nullptr, nullptr});
   return *engines_.back().metrics;
 }
 
@@ -82,18 +82,22 @@ MetricsExporter::Engine& MetricsExporter::Find(EngineMetrics& engine) {
 }
 
 void MetricsExporter::Publish(EngineMetrics& engine, EngineMetrics::Identity identity,
-                              std::function<scheduler::EngineGauges()> gauges) {
+                              std::function<scheduler::EngineGauges()> gauges,
+                              std::function<DeviceSnapshot()> device) {
   MutexLock lock(mutex_);
   // So that a model's series are there, at zero, before its first request.
   ForModel(identity.model_name);
   Engine& entry = Find(engine);
   entry.identity = std::move(identity);
   entry.gauges = std::move(gauges);
+  entry.device = std::move(device);
 }
 
 void MetricsExporter::Retire(EngineMetrics& engine) {
   MutexLock lock(mutex_);
-  Find(engine).gauges = nullptr;
+  Engine& entry = Find(engine);
+  entry.gauges = nullptr;
+  entry.device = nullptr;
 }
 
 MetricsExporter::ModelMetrics& MetricsExporter::ForModel(std::string_view model) {
@@ -262,7 +266,8 @@ std::string MetricsExporter::Render() const {
     for (const Engine& engine : engines_) {
       if (!engine.identity.has_value()) continue;
       if (engine.gauges) engine.metrics->SetGauges(engine.gauges());
-      engine.metrics->Collect(*engine.identity, families);
+      engine.metrics->Collect(*engine.identity, engine.device ? engine.device() : DeviceSnapshot(),
+                              Clock::Monotonic().NowNanos(), families);
     }
     Families server = CollectServer();
     std::move(server.begin(), server.end(), std::back_inserter(families));

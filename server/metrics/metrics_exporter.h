@@ -32,10 +32,11 @@ class MetricsExporter final : public ServerProbe {
   // Adds an engine; the result is its probe and lives as long as this. Its series appear with
   // Publish, when the model behind it is known.
   EngineMetrics& AddEngine();
-  // `gauges` is called at each scrape, so that an idle engine, which takes no steps, shows its
-  // present state. It must stay callable until Retire.
+  // `gauges` and `device` are called at each scrape, so that an idle engine, which takes no steps,
+  // shows its present state. They must stay callable until Retire.
   void Publish(EngineMetrics& engine, EngineMetrics::Identity identity,
-               std::function<scheduler::EngineGauges()> gauges);
+               std::function<scheduler::EngineGauges()> gauges,
+               std::function<DeviceSnapshot()> device);
   // The engine is going; its counts stay visible.
   void Retire(EngineMetrics& engine);
 
@@ -56,6 +57,7 @@ class MetricsExporter final : public ServerProbe {
     std::unique_ptr<EngineMetrics> metrics;
     std::optional<EngineMetrics::Identity> identity;
     std::function<scheduler::EngineGauges()> gauges;
+    std::function<DeviceSnapshot()> device;
   };
   // Histograms of one model's requests.
   struct ModelMetrics {
