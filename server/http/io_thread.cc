@@ -22,6 +22,7 @@ namespace asio = boost::asio;
 using scheduler::AdaptiveSpin;
 
 constexpr std::chrono::milliseconds kTick{100};
+constexpr std::chrono::milliseconds kAskAgain{10};
 // More than the time between two tokens of a device for which this matters.
 constexpr int64_t kSpinNs = 200'000;
 
@@ -86,6 +87,7 @@ void IoThread::Run() {
   }
   // Whoever asked while the loop was ending.
   loop_.poll();
+  finished_.store(true, std::memory_order_release);
 }
 
 bool IoThread::RunTasks() {
@@ -175,14 +177,20 @@ void IoThread::DropTasks() {
 }
 
 bool IoThread::RunOnLoop(const std::function<void()>& function) {
-  if (stopped_.load(std::memory_order_acquire)) return false;
+  if (finished_.load(std::memory_order_acquire)) return false;
   std::promise<void> done;
   asio::post(loop_, [&] {
     function();
     done.set_value();
   });
-  done.get_future().wait();
-  return true;
+  const std::future<void> result = done.get_future();
+  for (;;) {
+    // Read first: what was posted before the loop's last look has run then, anything else never
+    // will.
+    const bool finished = finished_.load(std::memory_order_acquire);
+    if (result.wait_for(kAskAgain) == std::future_status::ready) return true;
+    if (finished) return false;
+  }
 }
 
 void IoThread::Adopt(asio::ip::tcp::socket socket) {

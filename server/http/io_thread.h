@@ -70,12 +70,13 @@ class IoThread : public ConnectionHost, private WakeQueue {
 
   ServerShared& shared_;
   TlsContext* const tls_;
+  OperationMemory wake_memory_;
   boost::asio::io_context loop_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   boost::asio::steady_timer timer_;
-  std::atomic<bool> stopped_{false};
+  std::atomic<bool> stopped_{false};   // the loop is to end
+  std::atomic<bool> finished_{false};  // it has
   // Written to by whoever rouses the thread.
-  OperationMemory wake_memory_;
   boost::asio::posix::stream_descriptor wake_;
 
   // ---- the thread's own
