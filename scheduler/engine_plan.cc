@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kRetryNs = 1'000'000;
 // Output tokens for which a sequence has room from the start: what is not touched costs no memory,
 // and what grows later has to be copied between two tokens.
-constexpr uint32_t kReservedOutput = 32768;
+constexpr uint32_t kReservedOutput = 65536;
 
 }  // namespace
 

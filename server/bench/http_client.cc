@@ -40,10 +40,12 @@ class Epoll {
   void Remove(int fd) { epoll_ctl(fd_, EPOLL_CTL_DEL, fd, nullptr); }
   // Calls `ready` with the index of each that can be read. False after a minute of nothing.
   template <typename Ready>
-  bool Wait(Ready ready) {
+  bool Wait(Ready ready, Waiting waiting = Waiting::kSleep) {
     const int64_t until = NowNanos() + kGiveUpNs;
+    const int timeout_ms = waiting == Waiting::kSpin ? 0 : 1000;
     for (;;) {
-      const int count = epoll_wait(fd_, events_.data(), static_cast<int>(events_.size()), 1000);
+      const int count =
+          epoll_wait(fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
       if (count > 0) {
         for (int i = 0; i < count; ++i) ready(static_cast<size_t>(events_[i].data.u64));
         return true;
@@ -159,7 +161,8 @@ absl::StatusOr<std::string> Fetch(uint16_t port, std::string_view method, std::s
 }
 
 absl::StatusOr<std::vector<StreamSeen>> ReadStreams(uint16_t port, size_t count,
-                                                    std::string_view path, std::string_view body) {
+                                                    std::string_view path, std::string_view body,
+                                                    Waiting waiting) {
   const std::string request = HttpRequestText("POST", path, body);
   std::vector<Socket> sockets;
   std::vector<StreamSeen> seen(count);
@@ -211,7 +214,8 @@ absl::StatusOr<std::vector<StreamSeen>> ReadStreams(uint16_t port, size_t count,
     }
   };
   while (open > 0 && failure.ok()) {
-    if (!epoll.Wait(read_one)) return UnavailableError("%d streams say nothing any more", open);
+    if (!epoll.Wait(read_one, waiting))
+      return UnavailableError("%d streams say nothing any more", open);
   }
   RETURN_IF_ERROR(failure);
   return seen;

@@ -47,9 +47,14 @@ struct StreamSeen {
   int64_t last_ns = 0;   // the last bytes
 };
 
+// How the client waits. One that sleeps is itself late by its awakening, for which the server's
+// send pays; one that spins takes a core.
+enum class Waiting : uint8_t { kSleep, kSpin };
+
 // Sends `body` to `path` on `count` connections at once and reads each to its [DONE].
 absl::StatusOr<std::vector<StreamSeen>> ReadStreams(uint16_t port, size_t count,
-                                                    std::string_view path, std::string_view body);
+                                                    std::string_view path, std::string_view body,
+                                                    Waiting waiting = Waiting::kSleep);
 
 struct ExchangeRate {
   uint64_t replies = 0;

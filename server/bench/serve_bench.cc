@@ -26,9 +26,15 @@
 namespace reticle::server::bench {
 namespace {
 
+constexpr int kServerCpu = 0;
+constexpr int kClientCpu = 1;
 constexpr int64_t kSecondNs = 1'000'000'000;
 // A token of Taalas' HC1 by the vendor's figure of 16,960 tokens a second and user.
 constexpr int64_t kHc1TokenNs = 58'962;
+// Profiles of the emulated card.
+constexpr char kPaced[] = "taalas-hc1";
+constexpr char kUnlimited[] = "unlimited";
+constexpr char kNullReady[] = "HTTP";
 constexpr char kCompletions[] = "/v1/completions";
 constexpr char kChat[] = "/v1/chat/completions";
 constexpr char kPrompt[] = "one two three four five six seven eight nine ten";
@@ -113,8 +119,8 @@ class Bench {
  public:
   explicit Bench(const BenchOptions& options) : options_(options) {
     const bool two_cores = options.pin && std::thread::hardware_concurrency() >= 2;
-    server_cpu_ = two_cores ? 0 : -1;
-    PinTo(two_cores ? 1 : -1);
+    server_cpu_ = two_cores ? kServerCpu : -1;
+    if (two_cores) PinTo(kClientCpu);
   }
 
   absl::Status Run();
@@ -127,9 +133,9 @@ class Bench {
   };
   static const Scenario kScenarios[];
 
-  absl::Status FindScript();
-  absl::StatusOr<Server> Serve(std::vector<std::string> device_options,
-                               std::vector<std::string> arguments = {}) const;
+  // The emulated card in replay, at the pace of profile `device`.
+  absl::StatusOr<Server> Serve(const char* device,
+                               std::vector<std::string> device_options = {}) const;
   absl::StatusOr<Server> NullServer() const;
   std::string Body(uint32_t tokens, const std::string& stream_options = "") const;
   absl::StatusOr<std::string> Metrics(const Server& server) const {
@@ -144,6 +150,23 @@ class Bench {
                         const std::string& after);
   int64_t RunNs() const { return static_cast<int64_t>(options_.seconds * 1e9); }
 
+  // Lets the server of a scenario, and this process, use every core.
+  class Unpinned {
+   public:
+    explicit Unpinned(Bench& bench) : bench_(bench), server_cpu_(bench.server_cpu_) {
+      bench_.server_cpu_ = -1;
+      if (server_cpu_ >= 0) PinTo(-1);
+    }
+    ~Unpinned() {
+      bench_.server_cpu_ = server_cpu_;
+      if (server_cpu_ >= 0) PinTo(kClientCpu);
+    }
+
+   private:
+    Bench& bench_;
+    const int server_cpu_;
+  };
+
   absl::Status OneStream();
   absl::Status GrpcStream();
   absl::Status FirstToken();
@@ -156,7 +179,6 @@ class Bench {
 
   const BenchOptions options_;
   int server_cpu_ = -1;
-  std::string script_;
   Samples samples_;
   std::vector<std::string> notes_;
 };
@@ -173,40 +195,23 @@ const Bench::Scenario Bench::kScenarios[] = {
     {"idle_connections", &Bench::IdleConnections},
 };
 
-absl::StatusOr<Server> Bench::Serve(std::vector<std::string> device_options,
-                                    std::vector<std::string> arguments) const {
-  std::vector<std::string> all = {"serve",  "--device",      "fake",        "--http",
-                                  "0",      "--grpc",        "127.0.0.1:0", "--context",
-                                  "200000", "--log-level",   "off",         "--max-connections",
-                                  "20000",  "--max-waiting", "4096"};
+absl::StatusOr<Server> Bench::Serve(const char* device,
+                                    std::vector<std::string> device_options) const {
+  std::vector<std::string> all = {"serve",       "--device",      device, "--content",
+                                  "replay",      "--http",        "0",    "--grpc",
+                                  "127.0.0.1:0", "--log-level",   "off",  "--max-connections",
+                                  "20000",       "--max-waiting", "4096"};
+  // Long enough streams; the profiles' own limits have no part in what is measured.
   device_options.insert(device_options.end(),
-                        {"content=fast", "mode=slots", "blocks=4000000", "credits=256"});
-  if (!script_.empty()) device_options.push_back("script=" + script_);
+                        {"limits.context=131072", "limits.kv_memory=1000000"});
   for (const std::string& option : device_options) {
     all.insert(all.end(), {"--device-option", option});
   }
-  all.insert(all.end(), arguments.begin(), arguments.end());
   return ServerProcess::Start(all, server_cpu_, "Model");
 }
 
 absl::StatusOr<Server> Bench::NullServer() const {
-  return ServerProcess::Start({"load", "--null-server"}, server_cpu_, "HTTP");
-}
-
-// Tokens of ordinary text, so that every one of them gives an event.
-absl::Status Bench::FindScript() {
-  ASSIGN_OR_RETURN(const Server server, Serve({}));
-  ASSIGN_OR_RETURN(
-      const std::string reply,
-      Fetch(server->Port("HTTP"), "POST", "/tokenize",
-            R"({"add_special_tokens":false,"prompt":"the server streams what the device says"})"));
-  const size_t begin = reply.find("\"tokens\":[");
-  const size_t end = reply.find(']', begin);
-  if (begin == std::string::npos || end == std::string::npos) {
-    return InternalError("no tokens in %s", reply);
-  }
-  script_ = reply.substr(begin + 10, end - begin - 10);
-  return absl::OkStatus();
+  return ServerProcess::Start({"load", "--null-server", "127.0.0.1:0"}, server_cpu_, kNullReady);
 }
 
 std::string Bench::Body(uint32_t tokens, const std::string& stream_options) const {
@@ -234,12 +239,13 @@ void Bench::NoteAddedLatency(const std::string& name, const std::string& before,
 }
 
 absl::Status Bench::OneStream() {
-  ASSIGN_OR_RETURN(const Server server, Serve({"step_ns=" + std::to_string(kHc1TokenNs)}));
+  ASSIGN_OR_RETURN(const Server server, Serve(kPaced));
   const auto tokens = static_cast<uint32_t>(RunNs() / kHc1TokenNs);
   const uint16_t port = server->Port("HTTP");
   RETURN_IF_ERROR(ReadStreams(port, 1, kCompletions, Body(1000)).status());
   ASSIGN_OR_RETURN(const std::string before, Metrics(server));
-  ASSIGN_OR_RETURN(const auto seen, ReadStreams(port, 1, kCompletions, Body(tokens)));
+  ASSIGN_OR_RETURN(const auto seen,
+                   ReadStreams(port, 1, kCompletions, Body(tokens), Waiting::kSpin));
   ASSIGN_OR_RETURN(const std::string after, Metrics(server));
   const double seconds = static_cast<double>(seen[0].last_ns - seen[0].first_ns) * 1e-9;
   const double rate = (tokens - 1) / seconds;
@@ -250,7 +256,9 @@ absl::Status Bench::OneStream() {
 }
 
 absl::Status Bench::GrpcStream() {
-  ASSIGN_OR_RETURN(const Server server, Serve({"step_ns=" + std::to_string(kHc1TokenNs)}));
+  // gRPC has threads of its own, which the loop that spins on a core would keep from it.
+  const Unpinned unpinned(*this);
+  ASSIGN_OR_RETURN(const Server server, Serve(kPaced));
   const auto tokens = static_cast<uint32_t>(RunNs() / kHc1TokenNs);
   const uint16_t port = server->Port("gRPC");
   RETURN_IF_ERROR(ReadGrpcStream(port, kPrompt, 1000).status());
@@ -266,7 +274,7 @@ absl::Status Bench::GrpcStream() {
 }
 
 absl::Status Bench::FirstToken() {
-  ASSIGN_OR_RETURN(const Server server, Serve({}));
+  ASSIGN_OR_RETURN(const Server server, Serve(kUnlimited));
   constexpr int64_t kPauseNs = 5'000'000;
   const int rounds = static_cast<int>(RunNs() / kPauseNs);
   const std::string request = HttpRequestText("POST", kCompletions, Body(2));
@@ -308,7 +316,7 @@ absl::Status Bench::Total(const std::string& name, const Server& server, size_t 
 absl::Status Bench::ManyStreams() {
   const auto tokens = static_cast<uint32_t>(options_.seconds * 15'000);
   {
-    ASSIGN_OR_RETURN(const Server server, Serve({"max_sequences=64"}));
+    ASSIGN_OR_RETURN(const Server server, Serve(kUnlimited));
     RETURN_IF_ERROR(Total("64_streams", server, 64, tokens, ""));
   }
   const absl::StatusOr<Server> null_server = NullServer();
@@ -325,15 +333,17 @@ absl::Status Bench::ManyStreams() {
 }
 
 absl::Status Bench::MergedStreams() {
-  ASSIGN_OR_RETURN(const Server server, Serve({"max_sequences=64"}));
-  const auto tokens = static_cast<uint32_t>(std::min(options_.seconds * 50'000, 180'000.0));
+  ASSIGN_OR_RETURN(const Server server, Serve(kUnlimited));
+  const auto tokens = static_cast<uint32_t>(std::min(options_.seconds * 50'000, 130'000.0));
   return Total("64_merged", server, 64, tokens, R"("merge_events":true)");
 }
 
 absl::Status Bench::PacedStreams() {
   constexpr size_t kStreams = 512;
   ASSIGN_OR_RETURN(const Server server,
-                   Serve({"step_ns=1000000", "max_sequences=512"}, {"--max-sequences", "512"}));
+                   Serve(kPaced, {"timing.decode_rate=1000", "timing.pipeline_depth=512",
+                                  "timing.prefill_fixed=1", "timing.prefill_per_token=0",
+                                  "limits.max_sequences=512"}));
   const auto tokens = static_cast<uint32_t>(2 * RunNs() / 1'000'000);
   const uint16_t port = server->Port("HTTP");
   const int64_t cpu_before = server->Cpu();
@@ -387,7 +397,7 @@ absl::Status Bench::OneToken() {
   const std::string body =
       R"({"prompt":")" + std::string(kPrompt) + R"(","temperature":0,"max_tokens":1})";
   {
-    ASSIGN_OR_RETURN(const Server server, Serve({"max_sequences=64"}));
+    ASSIGN_OR_RETURN(const Server server, Serve(kUnlimited));
     RETURN_IF_ERROR(Exchanges("one_token", server, kCompletions, body));
     RETURN_IF_ERROR(Exchanges("one_token_chat", server, kChat,
                               R"({"messages":[{"role":"user","content":")" + std::string(kPrompt) +
@@ -405,7 +415,7 @@ absl::Status Bench::OneToken() {
 }
 
 absl::Status Bench::Idle() {
-  ASSIGN_OR_RETURN(const Server server, Serve({}));
+  ASSIGN_OR_RETURN(const Server server, Serve(kUnlimited));
   RETURN_IF_ERROR(ReadStreams(server->Port("HTTP"), 1, kCompletions, Body(1000)).status());
   const int64_t before = server->Cpu();
   const int64_t begin = NowNanos();
@@ -425,7 +435,7 @@ absl::Status Bench::IdleConnections() {
     notes_.push_back("idle_connections: the limit of open files is too low");
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(const Server server, Serve({}));
+  ASSIGN_OR_RETURN(const Server server, Serve(kUnlimited));
   const uint16_t port = server->Port("HTTP");
   const std::string request = HttpRequestText("GET", "/health/live", "");
   RETURN_IF_ERROR(Fetch(port, "GET", "/health/live", "").status());
@@ -450,7 +460,6 @@ absl::Status Bench::IdleConnections() {
 }
 
 absl::Status Bench::Run() {
-  RETURN_IF_ERROR(FindScript());
   for (const Scenario& scenario : kScenarios) {
     const bool wanted =
         options_.only.empty() ||

@@ -38,10 +38,11 @@ std::string FirstWord(const std::filesystem::path& path) {
 }  // namespace
 
 void PinTo(int cpu) {
-  if (cpu < 0) return;
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(static_cast<size_t>(cpu), &set);
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (cpu < 0 || i == cpu) CPU_SET(static_cast<size_t>(i), &set);
+  }
   sched_setaffinity(0, sizeof(set), &set);
 }
 

@@ -45,7 +45,7 @@ class ServerProcess {
 
 // CPU time of this process, ns.
 int64_t OwnCpu();
-// Keeps this thread, and those that it starts, on core `cpu`; -1: does nothing.
+// Keeps this thread, and what it starts, on core `cpu`; -1: on any.
 void PinTo(int cpu);
 
 }  // namespace reticle::server::bench

@@ -44,6 +44,8 @@ namespace beast_http = boost::beast::http;
 using boost::system::error_code;
 
 constexpr size_t kFirstInputBytes = 4096;
+// What a task may add to a buffer that is not yet full.
+constexpr size_t kBeyondBudgetBytes = size_t{48} << 10;
 // Of the buffers of a connection that waits for a request.
 constexpr size_t kKeptIdleBytes = 4096;
 constexpr int64_t kLingerNs = 2'000'000'000;
@@ -333,6 +335,9 @@ bool Connection::Flush() {
     }
     if (taken < ready.size()) {
       output_.swap(ready);
+      // A client that is behind once is so again: room for all that may wait for it.
+      const size_t room = shared_.options.max_unsent_bytes + kBeyondBudgetBytes;
+      for (std::string* buffer : {&output_, &ready}) buffer->reserve(room);
       written_ = taken;
       writing_ = true;
       write_progress_ns_ = Now();

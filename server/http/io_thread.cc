@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,7 @@ namespace asio = boost::asio;
 using scheduler::AdaptiveSpin;
 
 constexpr std::chrono::milliseconds kTick{100};
+constexpr std::chrono::milliseconds kAskAgain{10};
 // More than the time between two tokens of a device for which this matters.
 constexpr int64_t kSpinNs = 200'000;
 
@@ -33,7 +35,11 @@ void Clear(int fd) {
 }  // namespace
 
 IoThread::IoThread(ServerShared& shared, TlsContext* tls)
-    : shared_(shared), tls_(tls), work_(asio::make_work_guard(loop_)), timer_(loop_) {}
+    : shared_(shared),
+      tls_(tls),
+      work_(asio::make_work_guard(loop_)),
+      timer_(loop_),
+      wake_(loop_, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
 
 IoThread::~IoThread() = default;
 
@@ -51,6 +57,7 @@ void IoThread::Stop() {
     timer_.cancel();
     for (const auto& connection : Connections()) connection->Close();
     DropTasks();
+    wake_.cancel();
     work_.reset();
     // What the closed sockets still owe runs first.
     asio::post(loop_, [this] { stopped_.store(true, std::memory_order_release); });
@@ -80,6 +87,7 @@ void IoThread::Run() {
   }
   // Whoever asked while the loop was ending.
   loop_.poll();
+  finished_.store(true, std::memory_order_release);
 }
 
 bool IoThread::RunTasks() {
@@ -95,6 +103,7 @@ void IoThread::Sleep() {
     if (!entry->task->PrepareSleep()) return Awake();
     timer_ns = std::min(timer_ns, entry->task->next_timer_ns());
   }
+  WatchWake();
   for (const auto& entry : tasks_) Watch(entry);
   if (timer_ns == INT64_MAX) {
     loop_.run_one();
@@ -109,20 +118,31 @@ void IoThread::Watch(const std::shared_ptr<TaskEntry>& entry) {
   if (entry->watched || !entry->event.is_open()) return;
   entry->watched = true;
   entry->event.async_wait(asio::posix::stream_descriptor::wait_read,
-                          [entry](boost::system::error_code error) {
+                          KeptIn(entry->memory, [entry](boost::system::error_code error) {
                             entry->watched = false;
                             if (!error) Clear(entry->event.native_handle());
-                          });
+                          }));
+}
+
+void IoThread::WatchWake() {
+  if (wake_watched_) return;
+  wake_watched_ = true;
+  wake_.async_wait(asio::posix::stream_descriptor::wait_read,
+                   KeptIn(wake_memory_, [this](boost::system::error_code error) {
+                     wake_watched_ = false;
+                     if (!error) Clear(wake_.native_handle());
+                   }));
 }
 
 void IoThread::Rouse() {
-  asio::post(loop_, [] {});
+  const uint64_t one = 1;
+  while (write(wake_.native_handle(), &one, sizeof(one)) < 0 && errno == EINTR) {
+  }
 }
 
 void IoThread::Attach(LoopTask& task) {
   RunOnLoop([&] {
-    auto entry = std::make_shared<TaskEntry>(
-        TaskEntry{.task = &task, .event = asio::posix::stream_descriptor(loop_)});
+    auto entry = std::make_shared<TaskEntry>(task, loop_);
     if (task.event_fd() >= 0) {
       const int fd = fcntl(task.event_fd(), F_DUPFD_CLOEXEC, 0);
       boost::system::error_code error;
@@ -157,14 +177,20 @@ void IoThread::DropTasks() {
 }
 
 bool IoThread::RunOnLoop(const std::function<void()>& function) {
-  if (stopped_.load(std::memory_order_acquire)) return false;
+  if (finished_.load(std::memory_order_acquire)) return false;
   std::promise<void> done;
   asio::post(loop_, [&] {
     function();
     done.set_value();
   });
-  done.get_future().wait();
-  return true;
+  const std::future<void> result = done.get_future();
+  for (;;) {
+    // Read first: what was posted before the loop's last look has run then, anything else never
+    // will.
+    const bool finished = finished_.load(std::memory_order_acquire);
+    if (result.wait_for(kAskAgain) == std::future_status::ready) return true;
+    if (finished) return false;
+  }
 }
 
 void IoThread::Adopt(asio::ip::tcp::socket socket) {

@@ -17,6 +17,7 @@
 
 #include "server/core/loop_task.h"
 #include "server/http/connection.h"
+#include "server/http/operation_memory.h"
 #include "server/http/wake_queue.h"
 
 namespace reticle::server::http {
@@ -47,7 +48,10 @@ class IoThread : public ConnectionHost, private WakeQueue {
 
  private:
   struct TaskEntry {
-    LoopTask* task;
+    TaskEntry(LoopTask& of, boost::asio::io_context& loop) : task(&of), event(loop) {}
+
+    LoopTask* const task;
+    OperationMemory memory;
     boost::asio::posix::stream_descriptor event;  // a duplicate of the task's, if it has one
     bool watched = false;
   };
@@ -56,6 +60,7 @@ class IoThread : public ConnectionHost, private WakeQueue {
   bool RunTasks();
   void Sleep();
   void Watch(const std::shared_ptr<TaskEntry>& entry);
+  void WatchWake();
   void Tick();
   void DropTasks();
   // Runs `function` on the thread and waits for it; false when the thread has stopped.
@@ -65,10 +70,14 @@ class IoThread : public ConnectionHost, private WakeQueue {
 
   ServerShared& shared_;
   TlsContext* const tls_;
+  OperationMemory wake_memory_;
   boost::asio::io_context loop_{1};
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_;
   boost::asio::steady_timer timer_;
-  std::atomic<bool> stopped_{false};
+  std::atomic<bool> stopped_{false};   // the loop is to end
+  std::atomic<bool> finished_{false};  // it has
+  // Written to by whoever rouses the thread.
+  boost::asio::posix::stream_descriptor wake_;
 
   // ---- the thread's own
   std::unordered_map<Connection*, std::shared_ptr<Connection>> connections_;
@@ -77,6 +86,7 @@ class IoThread : public ConnectionHost, private WakeQueue {
   ConnectionList active_;
   std::vector<std::shared_ptr<Connection>> ticked_;  // kept for its memory
   std::vector<std::shared_ptr<TaskEntry>> tasks_;
+  bool wake_watched_ = false;
 
   std::thread thread_;
 };

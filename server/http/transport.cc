@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/http/operation_memory.h"
 
 namespace reticle::server::http {
 namespace {
@@ -24,9 +25,10 @@ class TcpTransport : public Transport {
     asio::post(socket_.get_executor(), [events = std::move(events)] { events->OnHandshake({}); });
   }
   void ReadSome(asio::mutable_buffer buffer, Events events) override {
-    socket_.async_read_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
-      events->OnRead(error, bytes);
-    });
+    socket_.async_read_some(
+        buffer, KeptIn(read_memory_, [events = std::move(events)](error_code error, size_t bytes) {
+          events->OnRead(error, bytes);
+        }));
   }
   size_t TryWrite(asio::const_buffer buffer, error_code& error) override {
     const ssize_t sent =
@@ -38,9 +40,10 @@ class TcpTransport : public Transport {
     return 0;
   }
   void WriteSome(asio::const_buffer buffer, Events events) override {
-    socket_.async_write_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
-      events->OnWritten(error, bytes);
-    });
+    socket_.async_write_some(
+        buffer, KeptIn(write_memory_, [events = std::move(events)](error_code error, size_t bytes) {
+          events->OnWritten(error, bytes);
+        }));
   }
   void ShutdownSend(Events) override {
     error_code ignored;
@@ -52,6 +55,8 @@ class TcpTransport : public Transport {
   }
 
  private:
+  OperationMemory read_memory_;
+  OperationMemory write_memory_;
   asio::ip::tcp::socket socket_;
 };
 

@@ -2,19 +2,17 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
-#include <thread>
 #include <utility>
 
 #include "backends/abi/device.h"
 #include "backends/fake/fake_device.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 namespace reticle::tests {
 namespace {
@@ -52,6 +50,7 @@ std::unique_ptr<scheduler::Engine> MakeEngine(const HotPathServer::Options& opti
 
 HotPathServer::HotPathServer(const Options& options)
     : context_({}, Clock::Monotonic(), options.probe) {
+  SetLogLevel(LogLevel::kOff);
   server::http::HttpOptions http;
   http.port = 0;
   http.io_threads = options.io_threads;
@@ -127,17 +126,6 @@ std::string Client::ReadUntil(const std::string& end) {
     }
     searched = text.size() < end.size() ? 0 : text.size() - end.size();
     if (!Read(text)) return {};
-  }
-}
-
-void Client::AwaitStall() const {
-  int last = -1;
-  for (int same = 0; same < 20;) {
-    int waiting = 0;
-    ioctl(fd_, FIONREAD, &waiting);
-    same = waiting == last ? same + 1 : 0;
-    last = waiting;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }
 

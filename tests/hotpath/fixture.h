@@ -57,8 +57,6 @@ class Client {
   // Reads until `end` was read, which stays in what is returned; empty when the connection ends
   // before.
   std::string ReadUntil(const std::string& end);
-  // Waits, without reading, until nothing more comes: the server has filled all buffers.
-  void AwaitStall() const;
   // With a reset, so that the server notices at its next write.
   void Abort();
 
