@@ -10,7 +10,7 @@
 #include <iterator>
 
 #include "models/synthetic.h"
-#include "server/cli/model_metadata.h"
+#include "server/cli/model_source.h"
 #include "server/cli/tapeout_texts.h"
 #include "server/core/json_value.h"
 
@@ -70,12 +70,12 @@ TEST_F(TapeoutCommandTest, WritesAnImageThatCarriesWhatAServerNeeds) {
   EXPECT_TRUE(ParseJsonValue(json).ok()) << json;
   EXPECT_THAT(json, HasSubstr("\"model\": \"test \\\"model\\\"\""));
   EXPECT_THAT(json, HasSubstr("\"name\": \"blk.1.ffn_down.weight\", \"encoding\": "));
-  const auto of_image = ModelMetadata::Open(command.out).value();
-  const auto of_model = ModelMetadata::Open(command.model).value();
-  EXPECT_EQ(of_image.gguf().Keys(), of_model.gguf().Keys());
-  const auto tokenizer = tokenizer::Tokenizer::Create(of_image.gguf()).value();
+  const auto of_image = ModelSource::Open(command.out).value();
+  const auto of_model = ModelSource::Open(command.model).value();
+  EXPECT_EQ(of_image->metadata().Keys(), of_model->metadata().Keys());
+  const auto tokenizer = tokenizer::Tokenizer::Create(of_image->metadata()).value();
   EXPECT_EQ(tokenizer->Encode("a text"),
-            tokenizer::Tokenizer::Create(of_model.gguf()).value()->Encode("a text"));
+            tokenizer::Tokenizer::Create(of_model->metadata()).value()->Encode("a text"));
 }
 
 TEST_F(TapeoutCommandTest, SaysWhyItFails) {
@@ -98,8 +98,8 @@ TEST_F(TapeoutCommandTest, CountsDiesByBits) {
 }
 
 TEST_F(TapeoutCommandTest, TextsAreCutIntoDocumentsAndPieces) {
-  const auto model = ModelMetadata::Open(base_ + ".gguf").value();
-  const auto tokenizer = tokenizer::Tokenizer::Create(model.gguf()).value();
+  const auto model = ModelSource::Open(base_ + ".gguf").value();
+  const auto tokenizer = tokenizer::Tokenizer::Create(model->metadata()).value();
   const auto count = [](const std::vector<bool>& counts) {
     return std::ranges::count(counts, true);
   };

@@ -93,6 +93,8 @@ std::string_view HttpReason(int http_status) {
       return "Continue";
     case 200:
       return "OK";
+    case 304:
+      return "Not Modified";
     case 400:
       return "Bad Request";
     case 401:

@@ -74,6 +74,7 @@ struct GenerateParams {
   // template unless this is set.
   std::optional<bool> add_special_tokens;
   bool stream = false;
+  bool merge_events = false;  // tokens that are ready together may share one event
 
   std::optional<int64_t> priority;    // lower runs first
   std::optional<int64_t> timeout_ms;  // from arrival; a sequence still running then is ended
