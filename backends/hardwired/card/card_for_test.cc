@@ -1,5 +1,5 @@
-// A program that is nothing but a card process, for tests of the driver that start one: it takes the
-// same arguments as `reticle card --fd N`.
+// A program that is nothing but a card process, for tests of the driver that start one: it takes
+// the same arguments as `reticle card --fd N`.
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
