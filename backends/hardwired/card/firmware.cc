@@ -12,7 +12,10 @@ namespace {
 using Phase = CardStream::Phase;
 
 constexpr uint64_t kFullPace = 1024;
-constexpr uint32_t kTokensPerBit = 64;  // of a prompt, between two looks at the rings
+// Computing between two looks at the rings: prompt tokens at most, and about so long.
+constexpr int64_t kMaxBitTokens = 64;
+constexpr uint32_t kFirstBitTokens = 8;
+constexpr int64_t kBitNs = 50'000'000;
 // Lateness by computing that is caught up with; what goes beyond holds the device's clock back.
 constexpr int64_t kSlackNs = 2'000'000;
 
@@ -37,6 +40,7 @@ Firmware::Firmware(Options options, const Profile& profile, const TimingModel& t
   for (uint32_t slot = options_.capabilities.max_sequences; slot > 0; --slot) {
     free_slots_.push_back(slot - 1);
   }
+  if (options_.now_ns) bit_tokens_ = kFirstBitTokens;
   registers_.capabilities = options_.capabilities;
   registers_.throttled.store(kFullPace, std::memory_order_relaxed);
   registers_.state.store(static_cast<uint32_t>(CardState::kRunning), std::memory_order_release);
@@ -250,11 +254,17 @@ void Firmware::ComputeItem(CardStream& stream) {
   const StreamItem& item = stream.items[stream.item_head];
   const bool scores = item.prompt_logprobs;
   const uint32_t left = item.token_count - stream.item_fed;
-  const uint32_t count = scores ? 1 : std::min(left, kTokensPerBit);
+  const uint32_t count = scores ? 1 : std::min(left, bit_tokens_);
   const std::span<const uint32_t> tokens(&stream.tokens[stream.token_head], count);
   const bool ends_item = count == left;
+  const int64_t before_ns = options_.now_ns ? options_.now_ns() : 0;
   content_.Feed(stream.slot, stream.fed, tokens, stream.view.adapter,
                 scores || (ends_item && item.credits > 0));
+  if (options_.now_ns) {
+    const int64_t each_ns = (options_.now_ns() - before_ns) / count;
+    bit_tokens_ = static_cast<uint32_t>(
+        std::clamp<int64_t>(kBitNs / std::max<int64_t>(each_ns, 1), 1, kMaxBitTokens));
+  }
   stream.fed += count;
   stream.token_head += count;
   stream.item_fed += count;

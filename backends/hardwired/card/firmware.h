@@ -47,7 +47,7 @@ class Firmware {
     // Wall clock: computing that takes longer than the device stretches device time.
     bool stretches = false;
     int64_t scrub_ns = 0;  // how often the image's seal is checked; 0: never
-    // The host's clock, for the cost of computing. Needed when `stretches`.
+    // The host's clock, for the cost of computing; empty: content does not compute.
     std::function<int64_t()> now_ns;
     // Called after something became visible while the host had armed its event.
     std::function<void()> notify_host;
@@ -144,6 +144,7 @@ class Firmware {
   uint64_t kv_tokens_ = 0;
   uint64_t current_adapter_ = 0;
 
+  uint32_t bit_tokens_ = 64;  // of a prompt that are computed at once; follows the host's speed
   int64_t stretch_ns_ = 0;
   int64_t compute_debt_ns_ = 0;  // computing since the firmware was last on time
 

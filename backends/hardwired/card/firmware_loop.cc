@@ -48,7 +48,7 @@ absl::StatusOr<BootedCard> BootCard(const CardParts& parts, const CardConfig& co
   options.stretches = !config.virtual_clock && parts.content->computes() &&
                       parts.timing.batching() != Batching::kUnlimited;
   options.scrub_ns = int64_t{config.scrub_ms} * 1'000'000;
-  options.now_ns = MonotonicNanos;
+  if (parts.content->computes()) options.now_ns = MonotonicNanos;
   if (event_fd >= 0) {
     options.notify_host = [event_fd] {
       const uint64_t one = 1;

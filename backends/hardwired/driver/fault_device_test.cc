@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <fstream>
@@ -213,6 +216,77 @@ TEST_P(FaultDeviceTest, AFaultFileIsWatched) {
 
 INSTANTIATE_TEST_SUITE_P(Places, FaultDeviceTest, ::testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.name; });
+
+// A card process that somebody else runs: it is hung and killed from outside, and found again.
+class SocketCardTest : public ::testing::Test {
+ protected:
+  void SetUp() override { StartCard(); }
+  void TearDown() override { KillCard(SIGKILL); }
+
+  void StartCard() {
+    pid_ = fork();
+    if (pid_ == 0) {
+      execl(CARD_FOR_TEST, "reticle", "card", "--socket", path_.c_str(), nullptr);
+      _exit(1);
+    }
+  }
+  void KillCard(int signal) {
+    if (pid_ <= 0) return;
+    kill(pid_, signal);
+    waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  template <typename Done>
+  static bool WaitUntil(Done done) {
+    const auto give_up = std::chrono::steady_clock::now() + kPatience;
+    while (!done()) {
+      if (std::chrono::steady_clock::now() > give_up) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return true;
+  }
+
+  const std::string path_ = testing::TempDir() + "card_test_" + std::to_string(getpid()) + ".sock";
+  pid_t pid_ = -1;
+};
+
+TEST_F(SocketCardTest, IsLostAndFoundAgain) {
+  std::unique_ptr<TestHost> host;
+  ASSERT_TRUE(WaitUntil([&] {
+    auto device = OpenCard({{"card", "socket"}, {"card_socket", path_}, {"watchdog_ms", "100"}});
+    if (device.ok()) host = std::make_unique<TestHost>(*std::move(device));
+    return host != nullptr;
+  }));
+  Device& device = host->device();
+  EXPECT_STREQ(device.capabilities().device_name, "unlimited");
+  ASSERT_TRUE(host->Begin(1, 8, 20).ok());
+  ASSERT_TRUE(WaitUntil([&] { return host->Poll(), host->AllEnded(); }));
+  // A hang by signal; the card is another process, so a reset means to connect again.
+  ASSERT_EQ(kill(pid_, SIGRTMIN + static_cast<int>(FaultKind::kHang)), 0);
+  uint64_t id = 31;
+  ASSERT_TRUE(WaitUntil([&] {
+    if (host->loss().ok() && host->AllEnded()) host->Begin(++id, 8, 100).IgnoreError();
+    host->Poll();
+    return !host->loss().ok();
+  }));
+  EXPECT_THAT(std::string(host->loss().message()), HasSubstr("hangs"));
+  host->ForgetLoss();
+  const absl::Status reset = device.Reset();
+  ASSERT_TRUE(reset.ok()) << reset;
+  ASSERT_TRUE(WaitUntil([&] { return host->Poll(), host->AllEnded(); }));
+  // Killed: it cannot come back until somebody starts it.
+  KillCard(SIGKILL);
+  ASSERT_TRUE(WaitUntil([&] { return host->Poll(), !host->loss().ok(); }));
+  EXPECT_EQ(device.Reset().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(device.Health()->state, uint32_t{RETICLE_HEALTH_FAILED});
+  StartCard();
+  ASSERT_TRUE(WaitUntil([&] { return device.Reset().ok(); }));
+  host->ForgetLoss();
+  ASSERT_TRUE(host->Begin(1000 * 31 + 1, 8, 20).ok());
+  ASSERT_TRUE(WaitUntil([&] { return host->Poll(), host->AllEnded(); }));
+  EXPECT_EQ(host->stream(1000 * 31 + 1).tokens, host->stream(1).tokens);
+  EXPECT_FALSE(OpenCard({{"card", "socket"}, {"card_socket", path_}, {"profile", "x"}}).ok());
+}
 
 TEST(FaultTest, ParsesAndFormats) {
   for (const char* text : {"hang", "crash", "slow=4", "thermal=0.5", "link=1", "corrected=1",

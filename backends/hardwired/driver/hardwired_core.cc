@@ -94,8 +94,10 @@ absl::Status HardwiredDevice::Start() {
     MutexLock lock(mutex_);
     memory_ = memory;
   }
-  lost_.store(0, std::memory_order_release);
+  is_virtual_ = (memory->registers().flags & kCardHasVirtualClock) != 0;
+  // First the watcher, so that the end of the old card is not taken for that of the new one.
   if (watcher_ != nullptr) watcher_->Watch(memory, connection_->hangup_fd());
+  lost_.store(0, std::memory_order_release);
   return absl::OkStatus();
 }
 
@@ -210,7 +212,7 @@ absl::Status HardwiredDevice::Accept(const reticle_work* from, size_t stride) {
     return NotFoundError("adapter %u is not loaded", work.adapter);
   }
   RETURN_IF_ERROR(CheckRoom(work, sequence));
-  if (!orders_->WriteWork(work, whole.sampling(), capabilities_.vocab_size, Now())) {
+  if (!orders_->WriteWork(work, whole.sampling(), capabilities_.vocab_size, Stamp())) {
     if (orders_->broken()) Lose(LossReason::kLink);
     if (orders_->broken()) return LossStatus();
     return absl::ResourceExhaustedError("the submission ring is full");
@@ -269,7 +271,7 @@ absl::Status HardwiredDevice::Cancel(uint64_t id) {
 void HardwiredDevice::FlushCancels() {
   if (IsLost()) return;
   size_t written = 0;
-  while (written < cancels_.size() && orders_->WriteCancel(cancels_[written], Now())) ++written;
+  while (written < cancels_.size() && orders_->WriteCancel(cancels_[written], Stamp())) ++written;
   if (orders_->broken()) Lose(LossReason::kLink);
   if (written == 0) return;
   cancels_.erase(cancels_.begin(), cancels_.begin() + static_cast<ptrdiff_t>(written));
@@ -315,7 +317,7 @@ absl::Status HardwiredDevice::RunAdapterOrder(OrderKind kind, uint64_t adapter,
                                               std::string_view path, float scale) {
   if (IsLost()) return LossStatus();
   adapter_answered_ = false;
-  if (!orders_->WriteAdapter(kind, adapter, path, scale, Now())) {
+  if (!orders_->WriteAdapter(kind, adapter, path, scale, Stamp())) {
     return absl::ResourceExhaustedError("the submission ring is full");
   }
   connection_->Ring();
@@ -497,8 +499,7 @@ bool HardwiredDevice::Arm() {
   const int64_t next = registers_->next_event_ns.load(std::memory_order_acquire);
   const bool soon = next != INT64_MIN && next != INT64_MAX && owed_.load() > 0 &&
                     next - connection_->NowNanos() < kTooShortToSleepNs;
-  const bool has_virtual_clock = (registers_->flags & kCardHasVirtualClock) != 0;
-  if (completions_->pending() || IsLost() || soon || (has_virtual_clock && owed_.load() > 0)) {
+  if (completions_->pending() || IsLost() || soon || (is_virtual_ && owed_.load() > 0)) {
     registers_->armed.store(0, std::memory_order_relaxed);
     return true;
   }

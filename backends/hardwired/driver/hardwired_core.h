@@ -76,6 +76,9 @@ class HardwiredDevice {
   absl::Status Start();
   int64_t Now() const { return static_cast<int64_t>(host_.now_ns(host_.context)); }
 
+  // When an order is sent; simulated time is the card's to tell.
+  int64_t Stamp() const { return is_virtual_ ? INT64_MAX : Now(); }
+
   // ---- Loss
   bool IsLost();
   absl::Status LossStatus() const;
@@ -117,6 +120,7 @@ class HardwiredDevice {
   std::unique_ptr<OrderWriter> orders_;
   std::unique_ptr<CompletionReader> completions_;
   CardRegisters* registers_ = nullptr;
+  bool is_virtual_ = false;
   int64_t resend_since_ns_ = 0;
   uint64_t link_errors_before_ = 0;
   uint64_t heartbeat_ = 0;

@@ -130,6 +130,8 @@ class ProcessConnection : public Connection {
 
   void Stop() {
     fault_port_.Detach();
+    // Others may hold duplicates, and the card is to see the end all the same.
+    if (socket_.get() >= 0) shutdown(socket_.get(), SHUT_RDWR);
     socket_.Reset();
     doorbell_.Reset();
     if (pid_ <= 0) return;

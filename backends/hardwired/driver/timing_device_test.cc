@@ -58,6 +58,20 @@ TEST(TimingDeviceTest, FourStreamsAtDepthFourHaveFullSpeedEach) {
   }
 }
 
+// The host's clock has no part in simulated time, however far that is ahead.
+TEST(TimingDeviceTest, SimulatedTimeMayPassTheHosts) {
+  const auto host = Host(Replay({{"timing.decode_rate", "0.001"}}));
+  ASSERT_TRUE(host->Begin(1, 8, 1'000'001).ok());
+  while (host->stream(1).received < 5001) host->Poll();
+  const uint64_t before_ns = host->stream(1).last_ns;
+  EXPECT_EQ(before_ns, 1'000 + 1'070'000 + 8 * 5'000 + 5000 * 1'000'000'000'000u);
+  ASSERT_TRUE(host->device().Cancel(1).ok());
+  while (host->stream(1).ends == 0) host->Poll();
+  ASSERT_TRUE(host->Begin(2, 8, 1).ok());
+  host->Run();
+  EXPECT_EQ(host->stream(2).first_ns, before_ns + 2 * 1'000 + 1'070'000 + 8 * 5'000);
+}
+
 TEST(TimingDeviceTest, BeyondTheDepthStreamsShare) {
   const auto host = Host(Replay());
   for (uint64_t id = 1; id <= 2; ++id) ASSERT_TRUE(host->Begin(id, 8, 1001).ok());
