@@ -51,7 +51,7 @@ struct Read {
 // Feeds `wire` in the pieces that `next_size` gives, and the end when it is not over then.
 template <typename NextSize>
 void Feed(std::string_view wire, NextSize next_size, Read& read, ReplyReader& reader) {
-  Recorder recorder(Recorder::Options{});
+  static Recorder recorder(Recorder::Options{});  // large; what it holds does not matter here
   reader.Begin(read.request);
   int64_t now_ns = 0;
   read.result = ReplyReader::Result::kMore;

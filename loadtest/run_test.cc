@@ -257,6 +257,9 @@ TEST(RunTest, ATraceIsReplayed) {
   const Report report = MustRun(scenario);
   EXPECT_EQ(report.successes, 2);
   EXPECT_EQ(report.completion_tokens, 7);
+  EXPECT_TRUE(report.notes.empty());
+  scenario.duration_ns = 40'000'000;
+  EXPECT_THAT(MustRun(scenario).notes, ElementsAre(HasSubstr("1 of the trace's 2 requests")));
 }
 
 TEST(RunTest, ConversationsCarryTheirHistory) {

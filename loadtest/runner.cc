@@ -44,6 +44,18 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// Says so when the run ends before its trace does.
+std::string LateEntries(const Scenario& scenario, const Trace* trace) {
+  if (trace == nullptr) return "";
+  const double end_ms = static_cast<double>(scenario.duration_ns) / 1e6 * scenario.trace_speed;
+  const auto late =
+      std::count_if(trace->entries.begin(), trace->entries.end(),
+                    [&](const TraceEntry& entry) { return entry.timestamp_ms >= end_ms; });
+  if (late == 0) return "";
+  return absl::StrFormat("%d of the trace's %d requests lie behind --duration and were not sent",
+                         late, trace->entries.size());
+}
+
 std::string ProgressLine(const std::vector<std::unique_ptr<Client>>& clients,
                          const Scenario& scenario, double elapsed_s, double events_per_s) {
   int64_t sent = 0;
@@ -149,6 +161,9 @@ absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& o
     report.notes.push_back(std::move(note));
   }
 
+  if (std::string note = LateEntries(scenario, workload->trace()); !note.empty()) {
+    report.notes.push_back(std::move(note));
+  }
   const bool grpc = target.endpoint.protocol == Protocol::kGrpc;
   const BodyWriter body(scenario, target.model);
   RunControl control;
