@@ -27,9 +27,15 @@ Arrivals::Arrivals(const Scenario& scenario, const Trace* trace)
 std::optional<int64_t> Arrivals::Next() {
   const uint64_t index = count_++;
   switch (mode_) {
-    case ArrivalMode::kConstant: at_s_ = static_cast<double>(index) / rate_; break;
-    case ArrivalMode::kPoisson: at_s_ += random_.Exponential() / rate_; break;
-    case ArrivalMode::kGamma: at_s_ += random_.Gamma(shape_) / shape_ / rate_; break;
+    case ArrivalMode::kConstant:
+      at_s_ = static_cast<double>(index) / rate_;
+      break;
+    case ArrivalMode::kPoisson:
+      at_s_ += random_.Exponential() / rate_;
+      break;
+    case ArrivalMode::kGamma:
+      at_s_ += random_.Gamma(shape_) / shape_ / rate_;
+      break;
     case ArrivalMode::kRamp: {
       // Arrivals expected up to t: r t + (r_end - r) t^2 / 2D. A unit Poisson process is mapped
       // through its inverse.
@@ -44,7 +50,8 @@ std::optional<int64_t> Arrivals::Next() {
       if (index >= trace_->entries.size()) return std::nullopt;
       at_s_ = trace_->entries[index].timestamp_ms / 1e3 / speed_;
       break;
-    case ArrivalMode::kClosed: return std::nullopt;
+    case ArrivalMode::kClosed:
+      return std::nullopt;
   }
   if (at_s_ >= duration_s_) return std::nullopt;
   return static_cast<int64_t>(at_s_ * 1e9);

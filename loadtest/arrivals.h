@@ -37,8 +37,8 @@ class Arrivals {
   const double speed_;
   const Trace* const trace_;
   Random random_;
-  double at_s_ = 0;        // constant: unused
-  double expected_ = 0;    // ramp: arrivals to be expected up to now, plus noise
+  double at_s_ = 0;      // constant: unused
+  double expected_ = 0;  // ramp: arrivals to be expected up to now, plus noise
   uint64_t count_ = 0;
 };
 

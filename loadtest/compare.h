@@ -26,7 +26,7 @@ struct ComparedMetric {
 struct Comparison {
   std::string before_name;
   std::string after_name;
-  std::vector<ComparedMetric> metrics;     // that both results have
+  std::vector<ComparedMetric> metrics;      // that both results have
   std::vector<std::string> other_settings;  // that differ: "--rate: 5, 10"
   std::vector<std::string> warnings;
 
@@ -34,7 +34,8 @@ struct Comparison {
   std::vector<const ComparedMetric*> Regressions(double share) const;
 };
 
-// Takes two results in the form that FormatJson writes. INVALID_ARGUMENT names the one that is none.
+// Takes two results in the form that FormatJson writes. INVALID_ARGUMENT names the one that is
+// none.
 absl::StatusOr<Comparison> CompareReports(std::string_view before, const std::string& before_name,
                                           std::string_view after, const std::string& after_name);
 

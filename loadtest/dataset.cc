@@ -63,8 +63,7 @@ absl::StatusOr<std::vector<RecordedConversation>> ParseShareGpt(std::string_view
   simdjson::dom::array list;
   if (const auto error = parser.parse(json.data(), json.size()).get(list);
       error != simdjson::SUCCESS) {
-    return InvalidArgumentError("%s is no JSON array (%s)", origin,
-                                simdjson::error_message(error));
+    return InvalidArgumentError("%s is no JSON array (%s)", origin, simdjson::error_message(error));
   }
   std::vector<RecordedConversation> conversations;
   size_t index = 0;

@@ -13,8 +13,8 @@
 namespace reticle::loadtest {
 
 struct RecordedTurn {
-  std::string text;          // what the human said
-  int64_t reply_words = 0;   // length of the recorded reply
+  std::string text;         // what the human said
+  int64_t reply_words = 0;  // length of the recorded reply
 };
 struct RecordedConversation {
   std::string system;

@@ -131,14 +131,21 @@ absl::StatusOr<Distribution> Distribution::Parse(std::string_view text) {
 double Distribution::Sample(Random& random) const {
   double value = a_;
   switch (kind_) {
-    case Kind::kFixed: break;
+    case Kind::kFixed:
+      break;
     case Kind::kUniform:
       value = a_ + (b_ - a_ + 1) * random.Uniform();
       value = std::min(std::floor(value), b_);
       break;
-    case Kind::kNormal: value = a_ + b_ * random.Normal(); break;
-    case Kind::kLognormal: value = a_ * std::exp(b_ * random.Normal()); break;
-    case Kind::kExponential: value = a_ * random.Exponential(); break;
+    case Kind::kNormal:
+      value = a_ + b_ * random.Normal();
+      break;
+    case Kind::kLognormal:
+      value = a_ * std::exp(b_ * random.Normal());
+      break;
+    case Kind::kExponential:
+      value = a_ * random.Exponential();
+      break;
   }
   if (clamped_) value = std::clamp(value, low_, high_);
   return std::max(value, 0.0);
@@ -157,20 +164,33 @@ double Distribution::Upper() const {
 
 double Distribution::Mean() const {
   switch (kind_) {
-    case Kind::kUniform: return (a_ + b_) / 2;
-    case Kind::kLognormal: return a_ * std::exp(b_ * b_ / 2);
-    default: return a_;
+    case Kind::kUniform:
+      return (a_ + b_) / 2;
+    case Kind::kLognormal:
+      return a_ * std::exp(b_ * b_ / 2);
+    default:
+      return a_;
   }
 }
 
 std::string Distribution::ToString() const {
   std::string text;
   switch (kind_) {
-    case Kind::kFixed: text = absl::StrFormat("%g", a_); break;
-    case Kind::kUniform: text = absl::StrFormat("uniform:%g:%g", a_, b_); break;
-    case Kind::kNormal: text = absl::StrFormat("normal:%g:%g", a_, b_); break;
-    case Kind::kLognormal: text = absl::StrFormat("lognormal:%g:%g", a_, b_); break;
-    case Kind::kExponential: text = absl::StrFormat("exponential:%g", a_); break;
+    case Kind::kFixed:
+      text = absl::StrFormat("%g", a_);
+      break;
+    case Kind::kUniform:
+      text = absl::StrFormat("uniform:%g:%g", a_, b_);
+      break;
+    case Kind::kNormal:
+      text = absl::StrFormat("normal:%g:%g", a_, b_);
+      break;
+    case Kind::kLognormal:
+      text = absl::StrFormat("lognormal:%g:%g", a_, b_);
+      break;
+    case Kind::kExponential:
+      text = absl::StrFormat("exponential:%g", a_);
+      break;
   }
   if (clamped_) text += absl::StrFormat("@%g-%g", low_, high_);
   return text;

@@ -134,8 +134,7 @@ std::vector<int64_t> All(Arrivals arrivals) {
 }
 
 TEST(ArrivalsTest, ConstantIsOneEveryPeriod) {
-  const std::vector<int64_t> times =
-      All(Arrivals(Open(ArrivalMode::kConstant, 4, 2), nullptr));
+  const std::vector<int64_t> times = All(Arrivals(Open(ArrivalMode::kConstant, 4, 2), nullptr));
   ASSERT_EQ(times.size(), 8u);
   for (size_t i = 0; i < times.size(); ++i) {
     EXPECT_EQ(times[i], static_cast<int64_t>(i) * 250'000'000);

@@ -68,9 +68,9 @@ void Driver::StartUsers() {
     auto session = std::make_unique<Session>();
     session->user = true;
     session->between = true;
-    const int64_t offset_ns = static_cast<int64_t>(static_cast<double>(scenario_.ramp_up_ns) *
-                                                   static_cast<double>(user) /
-                                                   static_cast<double>(scenario_.users));
+    const int64_t offset_ns =
+        static_cast<int64_t>(static_cast<double>(scenario_.ramp_up_ns) * static_cast<double>(user) /
+                             static_cast<double>(scenario_.users));
     timers_.push({options_.start_ns + offset_ns, session.get()});
     Session* const key = session.get();
     sessions_.emplace(key, std::move(session));
@@ -85,8 +85,7 @@ void Driver::PrepareArrival() {
       return;
     }
     const uint64_t index = arrival_index_++;
-    if (static_cast<int64_t>(index % static_cast<uint64_t>(scenario_.threads)) !=
-        options_.thread) {
+    if (static_cast<int64_t>(index % static_cast<uint64_t>(scenario_.threads)) != options_.thread) {
       continue;
     }
     prepared_ = std::make_unique<Session>();
@@ -245,8 +244,8 @@ void Driver::Run() {
       publish_ns = now_ns + kPublishNs;
     }
     if (options_.control->stop.load(std::memory_order_relaxed) || now_ns >= drain_until_ns) break;
-    const bool may_send = !exhausted_ && now_ns < send_until_ns_ &&
-                          (prepared_ != nullptr || !timers_.empty());
+    const bool may_send =
+        !exhausted_ && now_ns < send_until_ns_ && (prepared_ != nullptr || !timers_.empty());
     if (transport_->in_flight() == 0 && finished_.empty() && !may_send) break;
 
     int64_t until_ns = now_ns + kMaxWaitNs;

@@ -29,8 +29,8 @@ struct RunControl {
   std::atomic<uint64_t> next_conversation{0};  // closed loop: numbers of conversations
 };
 
-// Not thread-safe: one thread creates it and calls Run(). Latencies count from the intended send: the
-// arrival in an open loop; in a closed one the end of the reply before plus the time to think.
+// Not thread-safe: one thread creates it and calls Run(). Latencies count from the intended send:
+// the arrival in an open loop; in a closed one the end of the reply before plus the time to think.
 class Driver {
  public:
   struct Options {

@@ -37,8 +37,7 @@ bool SplitAuthority(std::string_view text, std::string& host, uint16_t& port) {
 }
 
 absl::Status TryConnect(const addrinfo& address, int64_t timeout_ns) {
-  const int fd =
-      socket(address.ai_family, address.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int fd = socket(address.ai_family, address.ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return UnavailableError("socket: %s", std::strerror(errno));
   int error = connect(fd, address.ai_addr, address.ai_addrlen) == 0 ? 0 : errno;
   if (error == EINPROGRESS) {

@@ -32,8 +32,8 @@ struct SocketAddress {
   sockaddr_storage storage{};
   socklen_t length = 0;
 };
-// The addresses of the endpoint; the first that accepts a connection within `timeout_ns`. UNAVAILABLE
-// when none does, NOT_FOUND when the name is not known. Blocks.
+// The addresses of the endpoint; the first that accepts a connection within `timeout_ns`.
+// UNAVAILABLE when none does, NOT_FOUND when the name is not known. Blocks.
 absl::StatusOr<SocketAddress> Reach(const Endpoint& endpoint, int64_t timeout_ns);
 
 // "HOST:PORT", ":PORT" or "PORT", for listeners; without a host it is 127.0.0.1.

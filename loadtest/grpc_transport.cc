@@ -25,9 +25,12 @@ std::chrono::system_clock::time_point After(int64_t ns) {
 
 FinishReason Translate(v1::FinishReason reason) {
   switch (reason) {
-    case v1::FINISH_REASON_STOP: return FinishReason::kStop;
-    case v1::FINISH_REASON_LENGTH: return FinishReason::kLength;
-    default: return FinishReason::kNone;
+    case v1::FINISH_REASON_STOP:
+      return FinishReason::kStop;
+    case v1::FINISH_REASON_LENGTH:
+      return FinishReason::kLength;
+    default:
+      return FinishReason::kNone;
   }
 }
 
@@ -194,7 +197,9 @@ class GrpcTransport : public Transport {
         if (call->request != nullptr && call->status.ok()) TakeReply(call);
         End(call);
         return;
-      case Call::Phase::kFinishing: End(call); return;
+      case Call::Phase::kFinishing:
+        End(call);
+        return;
     }
   }
 

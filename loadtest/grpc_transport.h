@@ -14,7 +14,7 @@ namespace reticle::loadtest {
 struct GrpcTransportOptions {
   Endpoint endpoint;
   std::string model;
-  std::string api_key;      // sent as `authorization` metadata; empty: none
+  std::string api_key;  // sent as `authorization` metadata; empty: none
   double temperature = 0;
   bool ignore_eos = true;
   int64_t connections = 1;  // HTTP/2 connections that the calls are spread over; at least 1

@@ -160,7 +160,8 @@ size_t HttpReader::TakeFraming(std::string_view data) {
         }
         line_bytes_ = 0;
         continue;
-      default: return i;
+      default:
+        return i;
     }
   }
   return i;

@@ -14,8 +14,8 @@ namespace reticle::loadtest {
 struct HttpHead {
   int status = 0;
   bool keep_alive = false;
-  bool event_stream = false;    // Content-Type: text/event-stream
-  double retry_after_s = -1;    // -1: none, or a date
+  bool event_stream = false;  // Content-Type: text/event-stream
+  double retry_after_s = -1;  // -1: none, or a date
 };
 
 // Reads one response after the other. The body is given as it lies in the pieces, without a copy.
@@ -45,7 +45,14 @@ class HttpReader {
   const char* error() const { return error_; }
 
  private:
-  enum class Framing : uint8_t { kLength, kChunkSize, kChunkData, kChunkEnd, kTrailer, kUntilClose };
+  enum class Framing : uint8_t {
+    kLength,
+    kChunkSize,
+    kChunkData,
+    kChunkEnd,
+    kTrailer,
+    kUntilClose
+  };
   static constexpr size_t kMaxHeadBytes = 256 * 1024;
 
   void Fail(const char* why) {

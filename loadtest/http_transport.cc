@@ -189,8 +189,7 @@ void HttpTransport::Finish(Connection& connection, bool reusable) {
 
 void HttpTransport::StartWaiting() {
   while (!waiting_.empty() &&
-         (!idle_.empty() ||
-          static_cast<int64_t>(connections_.size()) < options_.max_connections)) {
+         (!idle_.empty() || static_cast<int64_t>(connections_.size()) < options_.max_connections)) {
     Request& request = *waiting_.front();
     waiting_.pop_front();
     --in_flight_;
@@ -227,8 +226,12 @@ void HttpTransport::HandleHandshake(Connection& connection) {
       connection.state = Connection::State::kActive;
       Write(connection);
       return;
-    case IoResult::kWantRead: Watch(connection, EPOLLIN); return;
-    case IoResult::kWantWrite: Watch(connection, EPOLLOUT); return;
+    case IoResult::kWantRead:
+      Watch(connection, EPOLLIN);
+      return;
+    case IoResult::kWantWrite:
+      Watch(connection, EPOLLOUT);
+      return;
     case IoResult::kClosed:
       Broken(connection, ErrorKind::kTls, "the server closed during the handshake");
       return;
@@ -240,9 +243,14 @@ void HttpTransport::HandleHandshake(Connection& connection) {
 
 void HttpTransport::Handle(Connection& connection, uint32_t events) {
   switch (connection.state) {
-    case Connection::State::kClosed: return;
-    case Connection::State::kIdle: Close(connection); return;
-    case Connection::State::kHandshaking: HandleHandshake(connection); return;
+    case Connection::State::kClosed:
+      return;
+    case Connection::State::kIdle:
+      Close(connection);
+      return;
+    case Connection::State::kHandshaking:
+      HandleHandshake(connection);
+      return;
     case Connection::State::kConnecting: {
       int error = 0;
       socklen_t length = sizeof(error);
@@ -252,8 +260,7 @@ void HttpTransport::Handle(Connection& connection, uint32_t events) {
         return;
       }
       if (options_.tls != nullptr) {
-        connection.tls =
-            TlsSession::Create(*options_.tls, connection.fd, options_.endpoint.host);
+        connection.tls = TlsSession::Create(*options_.tls, connection.fd, options_.endpoint.host);
         connection.state = Connection::State::kHandshaking;
         if (connection.tls == nullptr) {
           Broken(connection, ErrorKind::kTls, "no memory for a session");
@@ -330,11 +337,17 @@ void HttpTransport::Read(Connection& connection) {
   do {
     size_t done = 0;
     switch (ReadSome(connection, size, done)) {
-      case IoResult::kDone: break;
-      case IoResult::kWantRead: return;
-      case IoResult::kWantWrite: Watch(connection, EPOLLIN | EPOLLOUT); return;
+      case IoResult::kDone:
+        break;
+      case IoResult::kWantRead:
+        return;
+      case IoResult::kWantWrite:
+        Watch(connection, EPOLLIN | EPOLLOUT);
+        return;
       case IoResult::kClosed:
-      case IoResult::kFailed: Broken(connection, ErrorKind::kClosed, ""); return;
+      case IoResult::kFailed:
+        Broken(connection, ErrorKind::kClosed, "");
+        return;
     }
     const int64_t now_ns = Now();
     const ReplyReader::Result result =

@@ -28,9 +28,9 @@ struct HttpTransportOptions {
   int64_t connect_timeout_ns = 0;
 };
 
-// See Transport. A request takes an idle connection or opens one; one that reads slowly gets its own
-// with a small receive buffer. When the server closed an idle connection at the moment of sending, the
-// request is sent again on a new one.
+// See Transport. A request takes an idle connection or opens one; one that reads slowly gets its
+// own with a small receive buffer. When the server closed an idle connection at the moment of
+// sending, the request is sent again on a new one.
 class HttpTransport : public Transport {
  public:
   // `recorder` must outlive the transport. INTERNAL when the system gives no epoll.

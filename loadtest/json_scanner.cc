@@ -149,7 +149,8 @@ bool JsonScanner::Skip() {
       case 'n':
         if (!Literal("null")) return false;
         break;
-      case '\0': return Fail();
+      case '\0':
+        return Fail();
       default:
         if (!Number()) return false;
     }

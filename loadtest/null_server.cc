@@ -59,8 +59,7 @@ absl::StatusOr<int> Listen(const NullServerOptions& options, uint16_t port) {
   if (bind(fd, reinterpret_cast<sockaddr*>(&storage), length) != 0 || listen(fd, 4096) != 0) {
     const int error = errno;
     close(fd);
-    return UnavailableError("cannot listen on %s:%d: %s", options.host, port,
-                            std::strerror(error));
+    return UnavailableError("cannot listen on %s:%d: %s", options.host, port, std::strerror(error));
   }
   return fd;
 }
@@ -69,9 +68,8 @@ uint16_t BoundPort(int fd) {
   sockaddr_storage storage{};
   socklen_t length = sizeof(storage);
   getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &length);
-  return ntohs(storage.ss_family == AF_INET
-                   ? reinterpret_cast<sockaddr_in*>(&storage)->sin_port
-                   : reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
+  return ntohs(storage.ss_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&storage)->sin_port
+                                            : reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
 }
 
 }  // namespace
@@ -119,8 +117,8 @@ class NullServer::Loop {
     std::string in;
     std::string out;
     size_t out_at = 0;
-    bool blocked = false;   // the socket takes nothing more for now
-    bool queued = false;    // in runnable_
+    bool blocked = false;  // the socket takes nothing more for now
+    bool queued = false;   // in runnable_
     // The stream that runs, if any.
     const NullReplies* replies = nullptr;
     NullRequest request;
@@ -339,8 +337,8 @@ class NullServer::Loop {
     }
     const int64_t next = connection.request.stream ? connection.sent : connection.events - 1;
     const int64_t offset_ns = static_cast<int64_t>(static_cast<double>(next) * PeriodNs()) + 1;
-    due_.push({connection.begin_ns + offset_ns + options_.gather_ns, connection.fd,
-               connection.serial});
+    due_.push(
+        {connection.begin_ns + offset_ns + options_.gather_ns, connection.fd, connection.serial});
   }
 
   void RunDue() {

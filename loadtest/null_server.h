@@ -24,7 +24,8 @@ struct NullServerOptions {
   int64_t first_token_ns = 0;
   // Tokens whose text shares one event.
   int64_t tokens_per_event = 1;
-  // Each event is written by itself; otherwise those that are ready share a write and an HTTP chunk.
+  // Each event is written by itself; otherwise those that are ready share a write and an HTTP
+  // chunk.
   bool write_each_event = false;
   // With token_rate: events may wait so long for others to share their write.
   int64_t gather_ns = 0;
@@ -35,8 +36,8 @@ struct NullServerOptions {
 };
 
 // Serves on its own threads from Start() until it is destroyed. Requests take max_tokens (or
-// max_completion_tokens, default 16), stream and stream_options.include_usage; nothing else matters.
-// usage.prompt_tokens is a quarter of the body's bytes. GET /v1/models lists the model.
+// max_completion_tokens, default 16), stream and stream_options.include_usage; nothing else
+// matters. usage.prompt_tokens is a quarter of the body's bytes. GET /v1/models lists the model.
 class NullServer {
  public:
   // UNAVAILABLE when it cannot listen.

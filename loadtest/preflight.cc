@@ -68,11 +68,12 @@ class Fetch {
         reader_.FeedEnd();
         break;
       }
-      reader_.Feed({buffer.data(), done}, [](const HttpHead&) {},
-                   [this](std::string_view piece) {
-                     body_.append(piece);
-                     return true;
-                   });
+      reader_.Feed(
+          {buffer.data(), done}, [](const HttpHead&) {},
+          [this](std::string_view piece) {
+            body_.append(piece);
+            return true;
+          });
       if (reader_.state() == HttpReader::State::kFailed) {
         return FailedPreconditionError("no HTTP server: %s", reader_.error());
       }
@@ -101,11 +102,18 @@ class Fetch {
   absl::Status Step(Attempt attempt) {
     while (true) {
       switch (attempt()) {
-        case IoResult::kDone: return absl::OkStatus();
-        case IoResult::kWantRead: RETURN_IF_ERROR(Wait(POLLIN)); break;
-        case IoResult::kWantWrite: RETURN_IF_ERROR(Wait(POLLOUT)); break;
-        case IoResult::kClosed: return UnavailableError("the server closed the connection");
-        case IoResult::kFailed: return UnavailableError("TLS: %s", tls_->error());
+        case IoResult::kDone:
+          return absl::OkStatus();
+        case IoResult::kWantRead:
+          RETURN_IF_ERROR(Wait(POLLIN));
+          break;
+        case IoResult::kWantWrite:
+          RETURN_IF_ERROR(Wait(POLLOUT));
+          break;
+        case IoResult::kClosed:
+          return UnavailableError("the server closed the connection");
+        case IoResult::kFailed:
+          return UnavailableError("TLS: %s", tls_->error());
       }
     }
   }
@@ -193,8 +201,9 @@ absl::StatusOr<Target> FindTarget(const Scenario& scenario) {
 }
 
 Driver::MakeTransport TransportMaker(const Scenario& scenario, const Target& target) {
-  return [&scenario, &target](Recorder& recorder, Transport::OnDone on_done)
-             -> absl::StatusOr<std::unique_ptr<Transport>> {
+  return [&scenario, &target](
+             Recorder& recorder,
+             Transport::OnDone on_done) -> absl::StatusOr<std::unique_ptr<Transport>> {
     const int64_t connections = scenario.max_connections / scenario.threads;
     if (target.endpoint.protocol == Protocol::kGrpc) {
       return MakeGrpcTransport({.endpoint = target.endpoint,

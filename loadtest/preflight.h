@@ -22,8 +22,8 @@ struct Target {
   std::string model;
 };
 
-// Finds the server and the model. Blocks. UNAVAILABLE or NOT_FOUND when there is no server, UNAVAILABLE
-// when it is not ready, FAILED_PRECONDITION when it does not say what models it has.
+// Finds the server and the model. Blocks. UNAVAILABLE or NOT_FOUND when there is no server,
+// UNAVAILABLE when it is not ready, FAILED_PRECONDITION when it does not say what models it has.
 absl::StatusOr<Target> FindTarget(const Scenario& scenario);
 
 // A maker of transports to the target, which must outlive it and the transports.

@@ -14,10 +14,14 @@ void AddCounts(std::map<std::string, T>& into, const std::map<std::string, T>& f
 
 const char* FinishName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone: return "none";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kOther: return "other";
+    case FinishReason::kNone:
+      return "none";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kOther:
+      return "other";
   }
   return "none";
 }
@@ -28,16 +32,26 @@ void Store(std::atomic<int64_t>& to, int64_t value) { to.store(value, std::memor
 
 std::string ErrorName(const Outcome& outcome) {
   switch (outcome.error) {
-    case ErrorKind::kNone: return "none";
-    case ErrorKind::kConnect: return "no connection";
-    case ErrorKind::kTls: return "tls";
-    case ErrorKind::kTimeout: return "timeout";
-    case ErrorKind::kClosed: return outcome.events > 0 ? "closed mid-stream" : "closed early";
-    case ErrorKind::kHttpStatus: return absl::StrFormat("http %d", outcome.code);
-    case ErrorKind::kGrpcStatus: return absl::StrFormat("grpc %d", outcome.code);
-    case ErrorKind::kErrorEvent: return "error event";
-    case ErrorKind::kMalformed: return "malformed reply";
-    case ErrorKind::kUnfinished: return "unfinished";
+    case ErrorKind::kNone:
+      return "none";
+    case ErrorKind::kConnect:
+      return "no connection";
+    case ErrorKind::kTls:
+      return "tls";
+    case ErrorKind::kTimeout:
+      return "timeout";
+    case ErrorKind::kClosed:
+      return outcome.events > 0 ? "closed mid-stream" : "closed early";
+    case ErrorKind::kHttpStatus:
+      return absl::StrFormat("http %d", outcome.code);
+    case ErrorKind::kGrpcStatus:
+      return absl::StrFormat("grpc %d", outcome.code);
+    case ErrorKind::kErrorEvent:
+      return "error event";
+    case ErrorKind::kMalformed:
+      return "malformed reply";
+    case ErrorKind::kUnfinished:
+      return "unfinished";
   }
   return "none";
 }

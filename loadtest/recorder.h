@@ -66,7 +66,10 @@ class Recorder {
       CurrentInterval(now_ns).gap.Record(now_ns - outcome.last_ns);
     }
     if (in_window) {
-      if (count > 1) gap.Record(0, static_cast<uint64_t>(count - 1));
+      if (count > 1) {
+        gap.Record(0, static_cast<uint64_t>(count - 1));
+        CurrentInterval(now_ns).gap.Record(0, static_cast<uint64_t>(count - 1));
+      }
       outcome.events_in_window += count;
       window_events += count;
     }
@@ -109,21 +112,21 @@ class Recorder {
   Histogram loop_lag;      // ns
   int64_t requests = 0;
   int64_t successes = 0;
-  int64_t good = 0;          // successes that meet every bound of the request SLO
-  int64_t rejections = 0;    // 429 and 503, RESOURCE_EXHAUSTED and UNAVAILABLE
-  int64_t disconnects = 0;   // on purpose
+  int64_t good = 0;           // successes that meet every bound of the request SLO
+  int64_t rejections = 0;     // 429 and 503, RESOURCE_EXHAUSTED and UNAVAILABLE
+  int64_t disconnects = 0;    // on purpose
   int64_t empty_replies = 0;  // successes without any text
   int64_t short_replies = 0;  // successes with fewer tokens than asked for, when that is a fault
   int64_t without_usage = 0;  // successes whose tokens are not known
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;
-  int64_t completion_tokens = 0;   // of successes
-  int64_t completion_events = 0;   // of the same
-  int64_t window_events = 0;       // that came inside the window, of any request
-  double window_tokens = 0;        // likewise, by the share of each reply's events that did
+  int64_t completion_tokens = 0;        // of successes
+  int64_t completion_events = 0;        // of the same
+  int64_t window_events = 0;            // that came inside the window, of any request
+  double window_tokens = 0;             // likewise, by the share of each reply's events that did
   int64_t window_uncounted_events = 0;  // of window_events, those of replies without usage
   int64_t bytes = 0;
-  std::map<std::string, int64_t> errors;          // by kind
+  std::map<std::string, int64_t> errors;  // by kind
   std::map<std::string, std::string> error_examples;
   std::map<std::string, int64_t> finish_reasons;
 
@@ -141,8 +144,8 @@ class Recorder {
   Interval& CurrentInterval(int64_t now_ns) {
     const int64_t index = (now_ns - options_.start_ns) / options_.interval_ns;
     if (static_cast<size_t>(std::max<int64_t>(index, 0)) >= intervals.size()) Grow(index);
-    return intervals[static_cast<size_t>(std::clamp<int64_t>(
-        index, 0, static_cast<int64_t>(intervals.size()) - 1))];
+    return intervals[static_cast<size_t>(
+        std::clamp<int64_t>(index, 0, static_cast<int64_t>(intervals.size()) - 1))];
   }
   void Grow(int64_t index);
   void CountWindowTokens(const Outcome& outcome);

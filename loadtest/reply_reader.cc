@@ -41,9 +41,14 @@ bool ReplyReader::TakeEvent(std::string_view payload) {
       ++new_events_;
       if (request_->keep_text) AppendJsonUnescaped(outcome.text, chunk.text);
       break;
-    case Chunk::Kind::kOther: break;
-    case Chunk::Kind::kDone: done_ = true; return true;
-    case Chunk::Kind::kError: Fail(ErrorKind::kErrorEvent, chunk.error_message); return false;
+    case Chunk::Kind::kOther:
+      break;
+    case Chunk::Kind::kDone:
+      done_ = true;
+      return true;
+    case Chunk::Kind::kError:
+      Fail(ErrorKind::kErrorEvent, chunk.error_message);
+      return false;
     case Chunk::Kind::kMalformed:
       Fail(ErrorKind::kMalformed, "an event that is no completion chunk");
       return false;
@@ -102,9 +107,9 @@ void ReplyReader::Complete(int64_t now_ns, Recorder& recorder) {
 ReplyReader::Result ReplyReader::Feed(std::string_view data, int64_t now_ns, Recorder& recorder) {
   Outcome& outcome = request_->outcome;
   outcome.bytes += static_cast<int64_t>(data.size());
-  const size_t taken =
-      http_.Feed(data, [this](const HttpHead& head) { TakeHead(head); },
-                 [this](std::string_view piece) { return TakeBody(piece); });
+  const size_t taken = http_.Feed(
+      data, [this](const HttpHead& head) { TakeHead(head); },
+      [this](std::string_view piece) { return TakeBody(piece); });
   if (new_events_ > 0) {
     recorder.Events(outcome, now_ns, new_events_);
     new_events_ = 0;

@@ -49,11 +49,11 @@ class ReplyReader {
   HttpReader http_;
   SseReader sse_;
   ChunkReader chunks_;
-  std::string body_;         // of a reply that is no stream
+  std::string body_;  // of a reply that is no stream
   bool streaming_ = false;
-  bool done_ = false;        // [DONE] came
-  bool stop_ = false;        // nothing more is to be read
-  int64_t new_events_ = 0;   // since the last report to the recorder
+  bool done_ = false;       // [DONE] came
+  bool stop_ = false;       // nothing more is to be read
+  int64_t new_events_ = 0;  // since the last report to the recorder
 };
 
 }  // namespace reticle::loadtest

@@ -68,7 +68,8 @@ Read ReadAll(std::string_view wire, size_t piece, bool stream = true) {
   read.request.stream = stream;
   read.request.keep_text = true;
   ReplyReader reader;
-  Feed(wire, [piece] { return piece; }, read, reader);
+  Feed(
+      wire, [piece] { return piece; }, read, reader);
   return read;
 }
 
@@ -101,13 +102,13 @@ TEST(ReplyReaderTest, ChunksAndLineEndsOfAnyKindGiveTheSame) {
   }
   Random random(11);
   for (int round = 0; round < 400; ++round) {
-    const std::string wire =
-        kHead + Chunked(round % 2 == 0 ? kStream : crlf,
-                        static_cast<size_t>(random.Integer(1, 400)));
+    const std::string wire = kHead + Chunked(round % 2 == 0 ? kStream : crlf,
+                                             static_cast<size_t>(random.Integer(1, 400)));
     Read read;
     read.request.keep_text = true;
     ReplyReader reader;
-    Feed(wire, [&] { return static_cast<size_t>(random.Integer(1, 60)); }, read, reader);
+    Feed(
+        wire, [&] { return static_cast<size_t>(random.Integer(1, 60)); }, read, reader);
     ExpectTheStream(read.request.outcome);
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
@@ -119,7 +120,8 @@ TEST(ReplyReaderTest, OneReaderTakesRepliesOneAfterTheOther) {
   for (int i = 0; i < 3; ++i) {
     Read read;
     read.request.keep_text = true;
-    Feed(wire, [] { return size_t{37}; }, read, reader);
+    Feed(
+        wire, [] { return size_t{37}; }, read, reader);
     EXPECT_EQ(read.result, ReplyReader::Result::kDone);
     ExpectTheStream(read.request.outcome);
   }
@@ -192,9 +194,7 @@ TEST(ReplyReaderTest, AnErrorEventEndsTheStream) {
 }
 
 TEST(ReplyReaderTest, TellsMalformedRepliesFromCutOnes) {
-  const auto kind = [](const std::string& wire) {
-    return ReadAll(wire, 16).request.outcome.error;
-  };
+  const auto kind = [](const std::string& wire) { return ReadAll(wire, 16).request.outcome.error; };
   EXPECT_EQ(kind("SSH-2.0-OpenSSH_9.2\r\n\r\n"), ErrorKind::kMalformed);
   EXPECT_EQ(kind("HTTP/1.1 abc\r\n\r\n"), ErrorKind::kMalformed);
   EXPECT_EQ(kind("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), ErrorKind::kMalformed);
@@ -213,7 +213,8 @@ TEST(ReplyReaderTest, LeavesAfterAsManyEventsAsItShould) {
   Read read;
   read.request.disconnect_after_events = 2;
   ReplyReader reader;
-  Feed(kHead + Chunked(kStream, 5000), [] { return size_t{5000}; }, read, reader);
+  Feed(
+      kHead + Chunked(kStream, 5000), [] { return size_t{5000}; }, read, reader);
   EXPECT_EQ(read.result, ReplyReader::Result::kDoneClose);
   EXPECT_TRUE(read.request.outcome.disconnected);
   EXPECT_EQ(read.request.outcome.events, 2);
@@ -221,17 +222,17 @@ TEST(ReplyReaderTest, LeavesAfterAsManyEventsAsItShould) {
 }
 
 TEST(ReplyReaderTest, BodiesMayEndWithTheConnection) {
-  const std::string wire =
-      "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + kStream;
+  const std::string wire = "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + kStream;
   const Read read = ReadAll(wire, 50);
   EXPECT_EQ(read.result, ReplyReader::Result::kMore);
   ExpectTheStream(read.request.outcome);
 }
 
 TEST(ReplyReaderTest, InterimResponsesAreSkippedAndCloseIsHeard) {
-  const std::string wire = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nconnection: Close\r\n"
-                           "content-type: Text/Event-Stream\r\ntransfer-encoding: Chunked\r\n\r\n" +
-                           Chunked(kStream, 33);
+  const std::string wire =
+      "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nconnection: Close\r\n"
+      "content-type: Text/Event-Stream\r\ntransfer-encoding: Chunked\r\n\r\n" +
+      Chunked(kStream, 33);
   const Read read = ReadAll(wire, 10);
   EXPECT_EQ(read.result, ReplyReader::Result::kDoneClose);
   ExpectTheStream(read.request.outcome);
@@ -244,29 +245,36 @@ TEST(ReplyReaderTest, DamagedBytesNeverCrashAndNeverInventEvents) {
     std::string damaged = wire;
     const int64_t edits = random.Integer(1, 4);
     for (int64_t e = 0; e < edits; ++e) {
-      const size_t at = static_cast<size_t>(
-          random.Integer(0, static_cast<int64_t>(damaged.size()) - 1));
+      const size_t at =
+          static_cast<size_t>(random.Integer(0, static_cast<int64_t>(damaged.size()) - 1));
       switch (random.Integer(0, 2)) {
-        case 0: damaged[at] = static_cast<char>(random.Integer(0, 255)); break;
-        case 1: damaged.erase(at, static_cast<size_t>(random.Integer(1, 9))); break;
-        default: damaged.insert(at, damaged, at / 2, 7); break;
+        case 0:
+          damaged[at] = static_cast<char>(random.Integer(0, 255));
+          break;
+        case 1:
+          damaged.erase(at, static_cast<size_t>(random.Integer(1, 9)));
+          break;
+        default:
+          damaged.insert(at, damaged, at / 2, 7);
+          break;
       }
       if (damaged.empty()) damaged = "x";
     }
     Read read;
     read.request.keep_text = true;
     ReplyReader reader;
-    Feed(damaged, [&] { return static_cast<size_t>(random.Integer(1, 300)); }, read, reader);
+    Feed(
+        damaged, [&] { return static_cast<size_t>(random.Integer(1, 300)); }, read, reader);
     EXPECT_LE(read.request.outcome.events, 6) << round;
     EXPECT_GT(read.request.outcome.end_ns, 0) << round;
   }
 }
 
 TEST(ChunkReaderTest, ALearnedPatternGivesWhatAFullReadGives) {
-  const std::vector<std::string> deltas = {R"({"content":"a"})",      R"({"content":"b\n"})",
-                                           R"({"content":""})",       R"({"content":"\""})",
-                                           R"({"content":null})",     R"({"content":"x"},"y":"z")",
-                                           R"({"content":"a\\"})",    R"({})",
+  const std::vector<std::string> deltas = {R"({"content":"a"})",       R"({"content":"b\n"})",
+                                           R"({"content":""})",        R"({"content":"\""})",
+                                           R"({"content":null})",      R"({"content":"x"},"y":"z")",
+                                           R"({"content":"a\\"})",     R"({})",
                                            R"({"content":"c","z":1})", R"({"reasoning":"r"})"};
   Random random(4);
   ChunkReader learned;

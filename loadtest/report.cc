@@ -12,6 +12,7 @@ namespace {
 constexpr double kPercentiles[] = {1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 99.99};
 constexpr double kWorkLimit = 0.9;
 constexpr double kSpinWaitLimit = 0.1;
+constexpr double kWaitLimit = 0.25;
 constexpr double kLagShare = 0.1;
 constexpr double kWakeDelayFloorNs = 100e3;
 constexpr double kSendLagFloorNs = 1e6;
@@ -76,12 +77,16 @@ ClientVerdict JudgeClient(const std::vector<ClientThread>& threads,
     wake_delay = std::max(wake_delay, thread.wake_delay_ns);
   }
   if (work >= kWorkLimit) {
-    because(absl::StrFormat("a client thread had work for %.0f %% of the time, of which it waited "
-                            "%.0f %% for a CPU",
-                            std::min(work, 1.0) * 100, wait * 100));
+    because(
+        absl::StrFormat("a client thread had work for %.0f %% of the time, of which it waited "
+                        "%.0f %% for a CPU",
+                        std::min(work, 1.0) * 100, wait * 100));
   } else if (evidence.spin && wait >= kSpinWaitLimit) {
     because(absl::StrFormat("a spinning client thread was without a CPU for %.0f %% of the time",
                             wait * 100));
+  } else if (!evidence.spin && wait >= kWaitLimit) {
+    because(
+        absl::StrFormat("a client thread waited for a CPU for %.0f %% of the time", wait * 100));
   }
   if (!evidence.spin &&
       wake_delay > std::max(kWakeDelayFloorNs, kLagShare * evidence.latency_p50)) {

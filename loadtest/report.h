@@ -33,9 +33,9 @@ Summary Summarize(const Histogram& histogram, double scale);
 
 // What one client thread spent inside the window, and whether it kept up.
 struct ClientThread {
-  double cpu_share = 0;   // of one core
-  double wait_share = 0;  // ready to run, but another thread had the CPU
-  double busy_share = 0;  // handling events
+  double cpu_share = 0;      // of one core
+  double wait_share = 0;     // ready to run, but another thread had the CPU
+  double busy_share = 0;     // handling events
   double wake_delay_ns = 0;  // from being ready to having a CPU, on average
 };
 struct ClientVerdict {
@@ -52,7 +52,7 @@ struct ClientEvidence {
 };
 // The client was the bottleneck when a thread
 //   had work for 90 % of the time: busy, or on a CPU or waiting for one;
-//   spun, but another had its CPU for 10 % of the time;
+//   waited for a CPU for 25 % of the time, or 10 % where it spins;
 //   was given a CPU late, on average by 10 % of the median latency and 100 us;
 //   sent the slowest 1 % of requests late by 10 % of the p99 latency and 1 ms;
 //   let the slowest 1 % of events wait for 10 % of the median latency and 5 ms.
@@ -82,8 +82,9 @@ struct Report {
   std::vector<std::string> notes;
 
   bool interrupted = false;
-  double window_s = 0;  // that was measured
-  double wall_s = 0;    // of the whole run
+  double window_begin_s = 0;  // the warm-up's end
+  double window_s = 0;        // that was measured
+  double wall_s = 0;          // of the whole run
 
   // By name: ttft, itl, tpot, e2e, conversation, send_lag, loop_lag (ns); stream_rate (tokens/s).
   std::map<std::string, Summary, std::less<>> summaries;
@@ -107,7 +108,7 @@ struct Report {
   std::map<std::string, std::string> error_examples;
   std::map<std::string, int64_t> finish_reasons;
 
-  double requests_per_s = 0;       // successes, by their intended send in the window
+  double requests_per_s = 0;  // successes, by their intended send in the window
   double goodput_per_s = 0;
   double output_tokens_per_s = 0;  // received inside the window
   double events_per_s = 0;

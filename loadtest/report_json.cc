@@ -124,6 +124,7 @@ std::string FormatJson(const Report& r) {
   json.Text("version", r.version);
   json.Integer("started_unix_s", r.started_unix_s);
   json.Bool("interrupted", r.interrupted);
+  json.Number("window_begin_s", r.window_begin_s);
   json.Number("window_s", r.window_s);
   json.Number("wall_s", r.wall_s);
 

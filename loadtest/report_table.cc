@@ -103,9 +103,10 @@ std::string FormatTable(const Report& r, bool color) {
   }
   out += "\n";
   if (r.client.bottleneck) {
-    absl::StrAppendFormat(&out, "%sverdict    the client was the bottleneck; do not trust this run%s",
-                          red, plain);
-    for (const std::string& reason : r.client.reasons) absl::StrAppendFormat(&out, "\n           %s", reason);
+    absl::StrAppendFormat(
+        &out, "%sverdict    the client was the bottleneck; do not trust this run%s", red, plain);
+    for (const std::string& reason : r.client.reasons)
+      absl::StrAppendFormat(&out, "\n           %s", reason);
     out += "\n";
   } else {
     absl::StrAppendFormat(&out, "%sverdict    the client kept up%s\n", green, plain);
@@ -113,8 +114,8 @@ std::string FormatTable(const Report& r, bool color) {
   for (const std::string& note : r.notes) absl::StrAppendFormat(&out, "note       %s\n", note);
   for (const SloVerdict& verdict : r.slos) {
     absl::StrAppendFormat(
-        &out, "%sSLO        %-28s %s, measured %s%s\n", verdict.met ? green : red,
-        verdict.slo.text, verdict.met ? "met" : "MISSED",
+        &out, "%sSLO        %-28s %s, measured %s%s\n", verdict.met ? green : red, verdict.slo.text,
+        verdict.met ? "met" : "MISSED",
         verdict.known ? FormatMetric(verdict.slo.metric, verdict.value) : "nothing", plain);
   }
   return out;

@@ -32,15 +32,15 @@ enum class ErrorKind : uint8_t {
 // Times are ns of Clock::Monotonic().
 struct Outcome {
   ErrorKind error = ErrorKind::kNone;
-  int code = 0;         // HTTP or gRPC status of kHttpStatus and kGrpcStatus
-  std::string message;  // the server's or the system's words
+  int code = 0;               // HTTP or gRPC status of kHttpStatus and kGrpcStatus
+  std::string message;        // the server's or the system's words
   bool disconnected = false;  // the client left on purpose
   double retry_after_s = -1;  // of the reply; -1: none
 
   int64_t started_ns = 0;  // the client turned to it; later than intended when the client is late
   int64_t sent_ns = 0;     // the first byte was handed to the system; 0: none was
-  int64_t first_ns = 0;  // first new text; 0: none came
-  int64_t last_ns = 0;   // last new text
+  int64_t first_ns = 0;    // first new text; 0: none came
+  int64_t last_ns = 0;     // last new text
   int64_t end_ns = 0;
   int64_t events = 0;            // with new text (gRPC: messages); 1 for a whole reply
   int64_t events_in_window = 0;  // of those, inside the measured window
@@ -53,10 +53,10 @@ struct Outcome {
 
 struct Request {
   // ---- what is sent
-  std::string body;                     // HTTP: the JSON
+  std::string body;                                // HTTP: the JSON
   const std::vector<Message>* messages = nullptr;  // gRPC: the conversation; null: `prompt`
-  std::string prompt;                   // gRPC: a plain prompt
-  int64_t max_tokens = 0;               // 0: the server's default
+  std::string prompt;                              // gRPC: a plain prompt
+  int64_t max_tokens = 0;                          // 0: the server's default
   bool stream = true;
   bool keep_text = false;
 

@@ -25,8 +25,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
-// Answers every request on a listening socket as `serve` says: it gets the request's body and writes
-// to the connection; false closes it. One thread a connection, all joined at the end.
+// Answers every request on a listening socket as `serve` says: it gets the request's body and
+// writes to the connection; false closes it. One thread a connection, all joined at the end.
 class ScriptedServer {
  public:
   using Serve = std::function<bool(int fd, const std::string& body)>;
@@ -344,8 +344,9 @@ TEST(RunTest, ErrorsAreToldApart) {
   EXPECT_THAT(Errors([](int, const std::string&) { return false; }),
               ElementsAre(Pair("closed early", 4)));
   EXPECT_THAT(Errors([](int fd, const std::string&) {
-                Send(fd, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-                         "Transfer-Encoding: chunked\r\n\r\n10\r\ndata: {\"what\":1}");
+                Send(fd,
+                     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n10\r\ndata: {\"what\":1}");
                 Send(fd, "\r\n2\r\n\n\n\r\n0\r\n\r\n");
                 return true;
               }),
@@ -439,10 +440,10 @@ TEST(RunTest, SlosAreJudged) {
   scenario.slo_texts = {"ttft<=1h", "ttft.max<=1ns", "errors<=0%", "conversation.p50<=1s"};
   const Report report = MustRun(scenario);
   ASSERT_EQ(report.slos.size(), 4u);
-  EXPECT_FALSE(report.slos[0].met);  // ttft.max
-  EXPECT_TRUE(report.slos[1].met);   // errors
+  EXPECT_FALSE(report.slos[0].met);    // ttft.max
+  EXPECT_TRUE(report.slos[1].met);     // errors
   EXPECT_FALSE(report.slos[2].known);  // no conversations
-  EXPECT_TRUE(report.slos[3].met);   // goodput, by the bound on each request
+  EXPECT_TRUE(report.slos[3].met);     // goodput, by the bound on each request
   EXPECT_EQ(report.good, 10);
   EXPECT_FALSE(report.AllSlosMet());
 }

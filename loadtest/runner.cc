@@ -62,14 +62,14 @@ std::string ProgressLine(const std::vector<std::unique_ptr<Client>>& clients,
     lag = std::max(lag, Load(live.loop_lag_p99_ns));
   }
   const double total_s = static_cast<double>(scenario.duration_ns) / 1e9;
-  std::string line = absl::StrFormat("%4.0f/%.0fs  sent %d  ok %d", elapsed_s, total_s, sent,
-                                     succeeded);
+  std::string line =
+      absl::StrFormat("%4.0f/%.0fs  sent %d  ok %d", elapsed_s, total_s, sent, succeeded);
   if (failed > 0) line += absl::StrFormat("  failed %d", failed);
-  line += absl::StrFormat("  running %d  %s events/s  TTFT p50 %s p99 %s  lag p99 %s",
-                          std::max<int64_t>(sent - succeeded - failed, 0),
-                          FormatCount(events_per_s), FormatNs(static_cast<double>(ttft_p50)),
-                          FormatNs(static_cast<double>(ttft_p99)),
-                          FormatNs(static_cast<double>(lag)));
+  line +=
+      absl::StrFormat("  running %d  %s events/s  TTFT p50 %s p99 %s  lag p99 %s",
+                      std::max<int64_t>(sent - succeeded - failed, 0), FormatCount(events_per_s),
+                      FormatNs(static_cast<double>(ttft_p50)),
+                      FormatNs(static_cast<double>(ttft_p99)), FormatNs(static_cast<double>(lag)));
   if (elapsed_s < static_cast<double>(scenario.warmup_ns) / 1e9) line += "  (warm-up)";
   if (elapsed_s > total_s) line += "  (draining)";
   return line;
@@ -167,14 +167,13 @@ absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& o
   for (int64_t t = 0; t < scenario.threads; ++t) {
     auto client = std::make_unique<Client>();
     client->recorder = std::make_unique<Recorder>(window);
-    ASSIGN_OR_RETURN(client->driver,
-                     Driver::Create({.scenario = &scenario,
-                                     .workload = workload.get(),
-                                     .body = grpc ? nullptr : &body,
-                                     .control = &control,
-                                     .thread = t,
-                                     .start_ns = window.start_ns},
-                                    *client->recorder, make_transport));
+    ASSIGN_OR_RETURN(client->driver, Driver::Create({.scenario = &scenario,
+                                                     .workload = workload.get(),
+                                                     .body = grpc ? nullptr : &body,
+                                                     .control = &control,
+                                                     .thread = t,
+                                                     .start_ns = window.start_ns},
+                                                    *client->recorder, make_transport));
     clients.push_back(std::move(client));
   }
   report.started_unix_s = UnixSeconds();
@@ -211,10 +210,10 @@ absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& o
   report.version = options.version;
   report.interrupted = control.stop.load();
   report.wall_s = static_cast<double>(end_ns - window.start_ns) / 1e9;
-  report.window_s =
-      std::max(0.0, static_cast<double>(std::min(end_ns, window.window_end_ns) -
-                                        window.window_begin_ns) /
-                        1e9);
+  report.window_begin_s = static_cast<double>(scenario.warmup_ns) / 1e9;
+  report.window_s = std::max(
+      0.0,
+      static_cast<double>(std::min(end_ns, window.window_end_ns) - window.window_begin_ns) / 1e9);
   Scenario copy = scenario;
   for (const Setting& setting : ScenarioSettings(copy)) {
     if (setting.flag == "--api-key" || setting.is_list) continue;
@@ -224,8 +223,8 @@ absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& o
   report.client_cpu_s = cpu.client_s();
   report.server_cpu_s = cpu.server_s();
   FillReport(all, report);
-  report.slos = JudgeSlos(scenario.slos,
-                          [&](std::string_view metric) { return report.Value(metric); });
+  report.slos =
+      JudgeSlos(scenario.slos, [&](std::string_view metric) { return report.Value(metric); });
   return report;
 }
 

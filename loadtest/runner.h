@@ -23,8 +23,8 @@ struct RunOptions {
   std::string version;
 };
 
-// The scenario must be valid. Blocks until the run is over. UNAVAILABLE or NOT_FOUND when there is no
-// server to test, INVALID_ARGUMENT and FAILED_PRECONDITION when something must be set otherwise.
+// The scenario must be valid. Blocks until the run is over. UNAVAILABLE or NOT_FOUND when there is
+// no server to test, INVALID_ARGUMENT and FAILED_PRECONDITION when something must be set otherwise.
 absl::StatusOr<Report> RunScenario(const Scenario& scenario, const RunOptions& options);
 
 }  // namespace reticle::loadtest

@@ -14,9 +14,9 @@ template <typename E>
 using Names = std::vector<std::pair<std::string_view, E>>;
 
 const Names<ArrivalMode> kModes = {
-    {"closed", ArrivalMode::kClosed},     {"poisson", ArrivalMode::kPoisson},
-    {"gamma", ArrivalMode::kGamma},       {"constant", ArrivalMode::kConstant},
-    {"ramp", ArrivalMode::kRamp},         {"trace", ArrivalMode::kTrace}};
+    {"closed", ArrivalMode::kClosed}, {"poisson", ArrivalMode::kPoisson},
+    {"gamma", ArrivalMode::kGamma},   {"constant", ArrivalMode::kConstant},
+    {"ramp", ArrivalMode::kRamp},     {"trace", ArrivalMode::kTrace}};
 const Names<Api> kApis = {{"chat", Api::kChat}, {"completions", Api::kCompletions}};
 const Names<PromptSource> kSources = {{"synthetic", PromptSource::kSynthetic},
                                       {"sharegpt", PromptSource::kShareGpt}};
@@ -99,8 +99,7 @@ class Builder {
     };
   }
 
-  void List(std::string flag, std::string key, std::vector<std::string>& target,
-            std::string help) {
+  void List(std::string flag, std::string key, std::vector<std::string>& target, std::string help) {
     Setting& s = Add(std::move(flag), std::move(key), std::move(help), "");
     s.is_list = true;
     s.set = [&target, replaced = false](std::string_view text) mutable {

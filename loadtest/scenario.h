@@ -1,6 +1,6 @@
-// What a load test does: where to, how often, which prompts, how clients behave, what is good enough.
-// Read from a TOML file, a built-in one or the user's, and overridden by flags; both know the same
-// settings.
+// What a load test does: where to, how often, which prompts, how clients behave, what is good
+// enough. Read from a TOML file, a built-in one or the user's, and overridden by flags; both know
+// the same settings.
 #ifndef RETICLE_LOADTEST_SCENARIO_H_
 #define RETICLE_LOADTEST_SCENARIO_H_
 
@@ -31,18 +31,18 @@ struct Scenario {
   std::string api_key;                        // sent as a bearer token; empty: none
   Api api = Api::kChat;
   bool stream = true;
-  std::string ca_file;    // PEM, for https; empty: the system's
-  bool insecure = false;  // do not verify the certificate
+  std::string ca_file;     // PEM, for https; empty: the system's
+  bool insecure = false;   // do not verify the certificate
   std::string extra_body;  // members of a JSON object, added to every request; HTTP only
 
   // ---- arrival
   ArrivalMode mode = ArrivalMode::kClosed;
-  double rate = 1;        // conversations a second (ramp: at its start)
-  double rate_end = 0;    // ramp: at its end
-  double cv = 1;          // gamma: coefficient of variation of the times between arrivals
-  int64_t users = 1;      // closed loop
+  double rate = 1;         // conversations a second (ramp: at its start)
+  double rate_end = 0;     // ramp: at its end
+  double cv = 1;           // gamma: coefficient of variation of the times between arrivals
+  int64_t users = 1;       // closed loop
   int64_t ramp_up_ns = 0;  // closed loop: users start spread over this time
-  std::string trace;      // file
+  std::string trace;       // file
   double trace_speed = 1;  // 2: twice as fast as recorded
 
   // ---- prompts
@@ -58,12 +58,13 @@ struct Scenario {
 
   // ---- conversations
   Distribution turns = Distribution::Fixed(1);
-  Distribution think_ms = Distribution::Fixed(0);  // between turns, and between a user's conversations
+  Distribution think_ms =
+      Distribution::Fixed(0);  // between turns, and between a user's conversations
 
   // ---- clients
-  double disconnect_share = 0;  // of requests that are dropped
+  double disconnect_share = 0;                             // of requests that are dropped
   Distribution disconnect_after = Distribution::Fixed(1);  // events (gRPC: messages)
-  double slow_share = 0;           // of requests that are read slowly
+  double slow_share = 0;                                   // of requests that are read slowly
   int64_t slow_bytes_per_s = 4096;
   int64_t timeout_ns = 120'000'000'000;
   int64_t connect_timeout_ns = 5'000'000'000;

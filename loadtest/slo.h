@@ -26,7 +26,7 @@ struct RunSlo {
   std::string text;    // as it was written
   std::string metric;  // "ttft.p99", "goodput", "output_tokens_per_second", ...
   bool at_most = true;
-  double limit = 0;    // ns for times, a share for goodput, errors and rejected, else as written
+  double limit = 0;  // ns for times, a share for goodput, errors and rejected, else as written
 };
 
 struct SloSet {
@@ -37,7 +37,8 @@ struct SloSet {
 
 // Reads bounds such as
 //   "ttft<=50ms" "tpot<=100us" "e2e<=2s"      each request; together they make goodput
-//   "goodput>=99%"                            share of requests that are good; when no such bound is
+//   "goodput>=99%"                            share of requests that are good; when no such bound
+//   is
 //                                             given but there are bounds on requests: 99 %
 //   "ttft.p99<=100ms" "itl.p99.9<=1ms" "e2e.mean<=1s"    of ttft, itl, tpot, e2e, conversation
 //   "errors<=1%" "rejected<=5%"               share of all requests

@@ -214,16 +214,14 @@ TEST(RecorderTest, MergeIsAsIfOneHadMeasured) {
 TEST(ClientVerdictTest, NamesWhatHeldTheClientBack) {
   const std::vector<ClientThread> calm = {
       {.cpu_share = 0.3, .wait_share = 0.05, .busy_share = 0.3, .wake_delay_ns = 50e3}};
-  const ClientEvidence fine = {.send_lag_p99 = 0.5e6,
-                               .loop_lag_p99 = 0.1e6,
-                               .latency_p50 = 5e6,
-                               .latency_p99 = 20e6};
+  const ClientEvidence fine = {
+      .send_lag_p99 = 0.5e6, .loop_lag_p99 = 0.1e6, .latency_p50 = 5e6, .latency_p99 = 20e6};
   EXPECT_FALSE(JudgeClient(calm, fine).bottleneck);
   std::vector<ClientThread> threads = {calm[0], calm[0]};
   threads[1].busy_share = 0.95;
   EXPECT_TRUE(JudgeClient(threads, fine).bottleneck);
   threads = calm;
-  threads[0].wait_share = 0.65;
+  threads[0].wait_share = 0.3;
   EXPECT_TRUE(JudgeClient(threads, fine).bottleneck);
   threads = calm;
   threads[0].wake_delay_ns = 1e6;

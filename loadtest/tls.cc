@@ -32,9 +32,8 @@ absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(const std::string
   SSL_CTX_set_mode(raw, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   if (insecure) return context;
   SSL_CTX_set_verify(raw, SSL_VERIFY_PEER, nullptr);
-  const int loaded = ca_file.empty()
-                         ? SSL_CTX_set_default_verify_paths(raw)
-                         : SSL_CTX_load_verify_locations(raw, ca_file.c_str(), nullptr);
+  const int loaded = ca_file.empty() ? SSL_CTX_set_default_verify_paths(raw)
+                                     : SSL_CTX_load_verify_locations(raw, ca_file.c_str(), nullptr);
   if (loaded != 1) {
     return InvalidArgumentError("--ca-file %s cannot be used: %s", ca_file, LastError());
   }
@@ -63,13 +62,17 @@ TlsSession::~TlsSession() { SSL_free(session_); }
 
 IoResult TlsSession::Result(int code) {
   switch (SSL_get_error(session_, code)) {
-    case SSL_ERROR_WANT_READ: return IoResult::kWantRead;
-    case SSL_ERROR_WANT_WRITE: return IoResult::kWantWrite;
-    case SSL_ERROR_ZERO_RETURN: return IoResult::kClosed;
+    case SSL_ERROR_WANT_READ:
+      return IoResult::kWantRead;
+    case SSL_ERROR_WANT_WRITE:
+      return IoResult::kWantWrite;
+    case SSL_ERROR_ZERO_RETURN:
+      return IoResult::kClosed;
     case SSL_ERROR_SYSCALL:
       if (ERR_peek_error() == 0) return IoResult::kClosed;
       break;
-    default: break;
+    default:
+      break;
   }
   error_ = LastError();
   return IoResult::kFailed;

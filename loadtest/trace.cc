@@ -76,10 +76,9 @@ absl::StatusOr<Trace> ParseTrace(std::string_view text, const std::string& origi
     trace.entries.push_back(*std::move(entry));
   }
   if (trace.entries.empty()) return InvalidArgumentError("%s holds no requests", origin);
-  std::stable_sort(trace.entries.begin(), trace.entries.end(),
-                   [](const TraceEntry& a, const TraceEntry& b) {
-                     return a.timestamp_ms < b.timestamp_ms;
-                   });
+  std::stable_sort(
+      trace.entries.begin(), trace.entries.end(),
+      [](const TraceEntry& a, const TraceEntry& b) { return a.timestamp_ms < b.timestamp_ms; });
   const double first_ms = trace.entries.front().timestamp_ms;
   for (TraceEntry& entry : trace.entries) entry.timestamp_ms -= first_ms;
   return trace;

@@ -26,8 +26,8 @@ struct Trace {
   std::vector<TraceEntry> entries;  // by time
 };
 
-// Empty lines are passed over, unknown fields too. INVALID_ARGUMENT names `origin`, the line and the
-// field. Lines that are not in the order of their times are sorted.
+// Empty lines are passed over, unknown fields too. INVALID_ARGUMENT names `origin`, the line and
+// the field. Lines that are not in the order of their times are sorted.
 absl::StatusOr<Trace> ParseTrace(std::string_view text, const std::string& origin);
 absl::StatusOr<Trace> LoadTrace(const std::string& path);
 

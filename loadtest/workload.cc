@@ -13,19 +13,19 @@ namespace {
 
 // Common words, one token each in most vocabularies.
 constexpr std::array<std::string_view, 128> kWords = {
-    "the",   "a",     "of",    "and",   "to",    "in",    "is",    "it",    "you",   "that",
-    "he",    "was",   "for",   "on",    "are",   "with",  "as",    "his",   "they",  "be",
-    "at",    "one",   "have",  "this",  "from",  "or",    "had",   "by",    "not",   "word",
-    "but",   "what",  "some",  "we",    "can",   "out",   "other", "were",  "all",   "there",
-    "when",  "up",    "use",   "your",  "how",   "said",  "an",    "each",  "she",   "which",
-    "do",    "their", "time",  "if",    "will",  "way",   "about", "many",  "then",  "them",
-    "write", "would", "like",  "so",    "these", "her",   "long",  "make",  "thing", "see",
-    "him",   "two",   "has",   "look",  "more",  "day",   "could", "go",    "come",  "did",
-    "number", "sound", "no",   "most",  "people", "my",   "over",  "know",  "water", "than",
-    "call",  "first", "who",   "may",   "down",  "side",  "been",  "now",   "find",  "any",
-    "new",   "work",  "part",  "take",  "get",   "place", "made",  "live",  "where", "after",
-    "back",  "little", "only", "round", "man",   "year",  "came",  "show",  "every", "good",
-    "me",    "give",  "our",   "under", "name",  "very",  "through", "just"};
+    "the",    "a",      "of",   "and",   "to",     "in",    "is",      "it",   "you",   "that",
+    "he",     "was",    "for",  "on",    "are",    "with",  "as",      "his",  "they",  "be",
+    "at",     "one",    "have", "this",  "from",   "or",    "had",     "by",   "not",   "word",
+    "but",    "what",   "some", "we",    "can",    "out",   "other",   "were", "all",   "there",
+    "when",   "up",     "use",  "your",  "how",    "said",  "an",      "each", "she",   "which",
+    "do",     "their",  "time", "if",    "will",   "way",   "about",   "many", "then",  "them",
+    "write",  "would",  "like", "so",    "these",  "her",   "long",    "make", "thing", "see",
+    "him",    "two",    "has",  "look",  "more",   "day",   "could",   "go",   "come",  "did",
+    "number", "sound",  "no",   "most",  "people", "my",    "over",    "know", "water", "than",
+    "call",   "first",  "who",  "may",   "down",   "side",  "been",    "now",  "find",  "any",
+    "new",    "work",   "part", "take",  "get",    "place", "made",    "live", "where", "after",
+    "back",   "little", "only", "round", "man",    "year",  "came",    "show", "every", "good",
+    "me",     "give",   "our",  "under", "name",   "very",  "through", "just"};
 
 // Streams of random numbers that must not depend on each other.
 enum Stream : uint64_t { kLengths = 1, kTexts = 2, kPrefixes = 3, kBlocks = 4, kThink = 5 };
@@ -119,8 +119,7 @@ PlannedConversation Workload::Make(uint64_t index) const {
     for (int64_t t = 0; t < turns; ++t) {
       PlannedTurn turn;
       // The first prompt's length includes the shared prefix, as prompt_tokens in usage does.
-      const double tokens =
-          scenario_.prompt_tokens.Sample(random) - (t == 0 ? prefix_tokens : 0);
+      const double tokens = scenario_.prompt_tokens.Sample(random) - (t == 0 ? prefix_tokens : 0);
       turn.text = SyntheticText(random.Next(), Words(tokens, t == 0));
       turn.max_tokens = scenario_.output_tokens.SampleInteger(random);
       plan.turns.push_back(std::move(turn));

@@ -125,8 +125,9 @@ TEST(TraceTest, ErrorsNameLineAndField) {
             "t.jsonl, line 1: input_length is no whole number");
   EXPECT_EQ(error(R"({"timestamp": -5, "input_length": 9, "output_length": 1})"),
             "t.jsonl, line 1: timestamp is no number of ms from 0 on");
-  EXPECT_EQ(error(R"({"timestamp": 5, "input_length": 9, "output_length": 1, "hash_ids": [1, -2]})"),
-            "t.jsonl, line 1: hash_ids[1] is no whole number from 0 on");
+  EXPECT_EQ(
+      error(R"({"timestamp": 5, "input_length": 9, "output_length": 1, "hash_ids": [1, -2]})"),
+      "t.jsonl, line 1: hash_ids[1] is no whole number from 0 on");
   EXPECT_THAT(error(good + "[1]\n"), HasSubstr("t.jsonl, line 2: no JSON object"));
   EXPECT_EQ(error("\n\n"), "t.jsonl holds no requests");
 }

@@ -177,7 +177,11 @@ bool Engine::Impl::TakeSignals() {
     for (const absl::Status& rejection : rejections) probe_.OnRejected(rejection);
     for (Displaced& displaced : adopted) AddDisplaced(std::move(displaced));
     for (Submission& submission : submitted) AddSequences(std::move(submission));
-    if (lost() && !waiting_.empty()) Rehouse();
+    // What came while the device was being lost.
+    if (lost() && !waiting_.empty()) {
+      Rehouse();
+      AwaitDevice();
+    }
     for (const std::function<void()>& control : controls) control();
   }
   if ((news & EngineSignal::kCancelled) != 0) FinishCancelled();

@@ -9,6 +9,7 @@
 #include "server/bench/serve_bench.h"
 #include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
+#include "server/cli/compare.h"
 #include "server/cli/devices.h"
 #include "server/cli/load.h"
 #include "server/cli/serve.h"
@@ -101,6 +102,7 @@ constexpr Command kCommands[] = {
     {"serve", "serve a model over HTTP and gRPC", RunServe},
     {"tapeout", "make a device image of a model", RunTapeout},
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
+    {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
     {"load", "put load on a server and measure it", RunLoad},
     {"bench", "measure the server's own cost", reticle::server::bench::RunBench},

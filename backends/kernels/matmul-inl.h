@@ -219,35 +219,59 @@ HWY_INLINE V8 Field(V8 bytes) {
   }
 }
 
-// Columns 4j .. 4j+3 of a group in bit planes, as unsigned bytes.
-template <class F, int kColumn>
-HWY_INLINE V8 FromPlanes(const int8_t* bytes) {
-  constexpr size_t kRowBytes = kPanelRows * 4;
-  const D8 d8;
-  if constexpr (F::kSix) {
-    const V8 low = hn::LoadU(d8, bytes + kColumn % 4 * kRowBytes);
-    const V8 high = hn::LoadU(d8, bytes + (4 + kColumn / 4) * kRowBytes);
-    return hn::Or(Field<kColumn / 4 * 4, 4, 0>(low), Field<kColumn % 4 * 2, 2, 4>(high));
-  } else {
-    const V8 low = hn::LoadU(d8, bytes + kColumn / 4 * kRowBytes);
-    const V8 high = hn::LoadU(d8, bytes + 2 * kRowBytes);
-    return hn::Or(Field<kColumn % 4 * 2, 2, 0>(low), Field<kColumn, 1, 2>(high));
+// Adds to the dots of each token the products of columns kColumn .. kColumn+3 of a group.
+template <bool kVnni, size_t kColumn, size_t kTokens>
+HWY_INLINE void AddColumns(V8 weights, const int8_t* quants, size_t quants_stride,
+                           VI (&dots)[kTokens]) {
+  RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
+    const V8 input = Broadcast4(quants + t * quants_stride + kColumn);
+    dots[t] = DotUnsigned<kVnni>(dots[t], weights, input);
   }
 }
 
-template <class F, bool kVnni, int kColumn, size_t kVecs, size_t kTokens>
-HWY_INLINE void AddPlanes(const int8_t* bytes, const int8_t* quants, size_t quants_stride,
-                          VI (&dots)[kVecs][kTokens]) {
-  RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-    const V8 weights = FromPlanes<F, kColumn>(bytes + v * kLanes * 4);
-    RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-      const V8 input = Broadcast4(quants + t * quants_stride + kColumn * 4);
-      dots[v][t] = DotUnsigned<kVnni>(dots[v][t], weights, input);
-    }
+// The products of a group of kThreeBit.
+template <bool kVnni, size_t kTokens>
+HWY_INLINE void AddThreeBits(const int8_t* bytes, const int8_t* quants, size_t stride,
+                             VI (&dots)[kTokens]) {
+  constexpr size_t kRowBytes = kPanelRows * 4;
+  const D8 d8;
+  const V8 a = hn::LoadU(d8, bytes);
+  const V8 b = hn::LoadU(d8, bytes + kRowBytes);
+  const V8 c = hn::LoadU(d8, bytes + 2 * kRowBytes);
+  AddColumns<kVnni, 0>(Field<0, 3, 0>(a), quants, stride, dots);
+  AddColumns<kVnni, 4>(Field<0, 3, 0>(b), quants, stride, dots);
+  AddColumns<kVnni, 8>(Field<0, 3, 0>(c), quants, stride, dots);
+  if constexpr (kTokens == 1) {
+    // Left where they lie, these codes are eight times too large: one shift of the sum instead of
+    // one for each.
+    VI eighths[1] = {hn::Zero(DI())};
+    AddColumns<kVnni, 12>(Field<3, 3, 3>(a), quants, stride, eighths);
+    AddColumns<kVnni, 16>(Field<3, 3, 3>(b), quants, stride, eighths);
+    AddColumns<kVnni, 20>(Field<3, 3, 3>(c), quants, stride, eighths);
+    dots[0] = hn::Add(dots[0], hn::ShiftRight<3>(eighths[0]));
+  } else {
+    AddColumns<kVnni, 12>(Field<3, 3, 0>(a), quants, stride, dots);
+    AddColumns<kVnni, 16>(Field<3, 3, 0>(b), quants, stride, dots);
+    AddColumns<kVnni, 20>(Field<3, 3, 0>(c), quants, stride, dots);
   }
-  if constexpr (kColumn < 7) {
-    AddPlanes<F, kVnni, kColumn + 1>(bytes, quants, quants_stride, dots);
-  }
+  AddColumns<kVnni, 24>(hn::Or(Field<6, 2, 0>(a), Field<6, 1, 2>(b)), quants, stride, dots);
+  AddColumns<kVnni, 28>(hn::Or(Field<6, 2, 0>(c), Field<7, 1, 2>(b)), quants, stride, dots);
+}
+
+// The products of half a group of kSixBit.
+template <bool kVnni, size_t kTokens>
+HWY_INLINE void AddSixBits(const int8_t* bytes, const int8_t* quants, size_t stride,
+                           VI (&dots)[kTokens]) {
+  constexpr size_t kRowBytes = kPanelRows * 4;
+  const D8 d8;
+  const V8 a = hn::LoadU(d8, bytes);
+  const V8 b = hn::LoadU(d8, bytes + kRowBytes);
+  const V8 c = hn::LoadU(d8, bytes + 2 * kRowBytes);
+  AddColumns<kVnni, 0>(Field<0, 6, 0>(a), quants, stride, dots);
+  AddColumns<kVnni, 4>(Field<0, 6, 0>(b), quants, stride, dots);
+  AddColumns<kVnni, 8>(Field<0, 6, 0>(c), quants, stride, dots);
+  const V8 rest = hn::Or(hn::Or(Field<6, 2, 0>(a), Field<6, 2, 2>(b)), Field<6, 2, 4>(c));
+  AddColumns<kVnni, 12>(rest, quants, stride, dots);
 }
 
 // Adds the products of one group (32 or 16 columns) to the float sums.
@@ -275,10 +299,15 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
     constexpr size_t kVectors = F::kSix ? 6 : 3;
     const int8_t* bytes =
         reinterpret_cast<const int8_t*>(w.values) + group * kVectors * kRowBytes + vec * kLanes * 4;
-    RETICLE_UNROLL for (size_t j = 0; j < kVectors; ++j) {
-      __builtin_prefetch(bytes + j * kRowBytes + ahead);
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      const int8_t* of_vec = bytes + v * kLanes * 4;
+      if constexpr (F::kSix) {
+        AddSixBits<kVnni>(of_vec, quants, x.columns, dots[v]);
+        AddSixBits<kVnni>(of_vec + 3 * kRowBytes, quants + 16, x.columns, dots[v]);
+      } else {
+        AddThreeBits<kVnni>(of_vec, quants, x.columns, dots[v]);
+      }
     }
-    AddPlanes<F, kVnni, 0>(bytes, quants, x.columns, dots);
   } else if constexpr (F::kNibbles) {
     const int8_t* bytes =
         reinterpret_cast<const int8_t*>(w.values) + group * 4 * kRowBytes + vec * kLanes * 4;

@@ -236,34 +236,55 @@ uint8_t* LaneBytes(uint8_t* group, size_t vector, size_t lane) {
 }
 
 void PutPlanes(PackedFormat format, const int8_t* quants, size_t lane, uint8_t* group) {
-  const bool six = format == PackedFormat::kSixBit;
-  for (size_t i = 0; i < 32; ++i) {
-    const unsigned code = static_cast<unsigned>(quants[i] + (six ? 32 : 4));
-    const size_t v = i / 4;  // columns 4v .. 4v+3
-    const auto put = [&](size_t vector, unsigned bits) {
-      LaneBytes(group, vector, lane)[i % 4] |= static_cast<uint8_t>(bits);
-    };
-    if (six) {
-      put(v % 4, (code & 15) << (v / 4 * 4));
-      put(4 + v / 4, (code >> 4) << (v % 4 * 2));
+  const auto put = [&](size_t vector, size_t i, int bits) {
+    LaneBytes(group, vector, lane)[i] = static_cast<uint8_t>(bits);
+  };
+  for (size_t i = 0; i < 4; ++i) {
+    if (format == PackedFormat::kSixBit) {
+      const auto code = [&](size_t column) { return quants[column + i] + 32; };
+      for (size_t half = 0; half < 2; ++half) {
+        const int rest = code(16 * half + 12);
+        for (size_t u = 0; u < 3; ++u) {
+          put(3 * half + u, i, code(16 * half + 4 * u) | ((rest >> (2 * u)) & 3) << 6);
+        }
+      }
     } else {
-      put(v / 4, (code & 3) << (v % 4 * 2));
-      put(2, (code >> 2) << v);
+      const auto code = [&](size_t column) { return quants[column + i] + 4; };
+      put(0, i, code(0) | code(12) << 3 | (code(24) & 3) << 6);
+      put(1, i, code(4) | code(16) << 3 | code(24) >> 2 << 6 | code(28) >> 2 << 7);
+      put(2, i, code(8) | code(20) << 3 | (code(28) & 3) << 6);
     }
   }
 }
 
 void GetPlanes(PackedFormat format, uint8_t* group, size_t lane, int8_t* quants) {
-  const bool six = format == PackedFormat::kSixBit;
-  for (size_t i = 0; i < 32; ++i) {
-    const size_t v = i / 4;
-    const auto get = [&](size_t vector) -> unsigned {
-      return LaneBytes(group, vector, lane)[i % 4];
-    };
-    const unsigned code =
-        six ? ((get(v % 4) >> (v / 4 * 4)) & 15) | ((get(4 + v / 4) >> (v % 4 * 2)) & 3) << 4
-            : ((get(v / 4) >> (v % 4 * 2)) & 3) | ((get(2) >> v) & 1) << 2;
-    quants[i] = static_cast<int8_t>(static_cast<int>(code) - (six ? 32 : 4));
+  for (size_t i = 0; i < 4; ++i) {
+    const auto byte = [&](size_t vector) -> int { return LaneBytes(group, vector, lane)[i]; };
+    if (format == PackedFormat::kSixBit) {
+      const auto put = [&](size_t column, int code) {
+        quants[column + i] = static_cast<int8_t>(code - 32);
+      };
+      for (size_t half = 0; half < 2; ++half) {
+        const int a = byte(3 * half), b = byte(3 * half + 1), c = byte(3 * half + 2);
+        put(16 * half, a & 63);
+        put(16 * half + 4, b & 63);
+        put(16 * half + 8, c & 63);
+        put(16 * half + 12, a >> 6 | b >> 6 << 2 | c >> 6 << 4);
+      }
+    } else {
+      const auto put = [&](size_t column, int code) {
+        quants[column + i] = static_cast<int8_t>(code - 4);
+      };
+      const int a = byte(0), b = byte(1), c = byte(2);
+      put(0, a & 7);
+      put(4, b & 7);
+      put(8, c & 7);
+      put(12, a >> 3 & 7);
+      put(16, b >> 3 & 7);
+      put(20, c >> 3 & 7);
+      put(24, a >> 6 | (b >> 6 & 1) << 2);
+      put(28, c >> 6 | (b >> 7) << 2);
+    }
   }
 }
 

@@ -7,11 +7,12 @@
 //   kInt8              quants   [K/4][R][4] int8
 //   kNibbles           quants   [K/32][4][R][4] bytes: columns 4v.. in the low nibbles of vector v,
 //                               columns 16+4v.. in the high ones; unsigned
-//   kSixBit            as kNibbles for the low four bits, then [2][R][4] bytes a group: bits 2v and
-//                               2v+1 of byte-vector u are the upper two of columns 16u+4v..
-//   kThreeBit          [K/32][3][R][4] bytes: byte-vectors 0 and 1 hold the low two bits, as the
-//                               upper ones of kSixBit; bit v of byte-vector 2 is the third bit of
-//                               columns 4v..
+//   kSixBit            [K/16][3][R][4] bytes: byte-vector u holds columns 4u.. in bits 0 to 5 and
+//                               bits 2u and 2u+1 of columns 12.. in bits 6 and 7
+//   kThreeBit          [K/32][3][R][4] bytes: byte-vector u holds columns 4u.. in bits 0 to 2 and
+//                               columns 12+4u.. in bits 3 to 5; bits 6 and 7 hold the low two bits
+//                               of columns 24.. (u = 0) and 28.. (u = 2), and for u = 1 the third
+//                               bits of both
 //   scales of plain blocks      scales [K/32][R] half, mins [K/32][R] half
 //   scales of super-blocks      scales [K/group][R] int8, mins [K/32][R] uint8,
 //                               super_scales [K/256][R] half, super_mins [K/256][R] half

@@ -56,8 +56,7 @@ absl::Status WriteFile(const std::string& path, const std::string& text) {
 int ListScenarios() {
   for (const loadtest::BuiltInScenario& built_in : loadtest::BuiltInScenarios()) {
     loadtest::Scenario scenario;
-    const absl::Status status =
-        loadtest::LoadScenarioByName(std::string(built_in.name), scenario);
+    const absl::Status status = loadtest::LoadScenarioByName(std::string(built_in.name), scenario);
     if (!status.ok()) return Complain(status, kLoadUsage);
     std::printf("%-20s %s\n", scenario.name.c_str(), scenario.description.c_str());
   }
@@ -147,10 +146,14 @@ int RunLoad(const std::vector<std::string>& arguments, const std::string& versio
   }
   HandleSignals();
   switch (options.mode) {
-    case LoadOptions::Mode::kListScenarios: return ListScenarios();
-    case LoadOptions::Mode::kNullServer: return RunNullServer(options);
-    case LoadOptions::Mode::kCompare: return RunCompare(options);
-    case LoadOptions::Mode::kRun: break;
+    case LoadOptions::Mode::kListScenarios:
+      return ListScenarios();
+    case LoadOptions::Mode::kNullServer:
+      return RunNullServer(options);
+    case LoadOptions::Mode::kCompare:
+      return RunCompare(options);
+    case LoadOptions::Mode::kRun:
+      break;
   }
   return RunScenario(options, version);
 }

@@ -9,11 +9,11 @@ namespace reticle::server::cli {
 
 // Exit statuses of `reticle load`.
 enum LoadExit {
-  kLoadOk = 0,          // every SLO met, or none was set
-  kLoadMissed = 1,      // an SLO missed; no request succeeded; --compare found a regression
-  kLoadUsage = 2,       // command line, scenario, trace or data set is wrong
-  kLoadNoServer = 3,    // nothing answers
-  kLoadNoVerdict = 4,   // an SLO missed while the client was the bottleneck
+  kLoadOk = 0,         // every SLO met, or none was set
+  kLoadMissed = 1,     // an SLO missed; no request succeeded; --compare found a regression
+  kLoadUsage = 2,      // command line, scenario, trace or data set is wrong
+  kLoadNoServer = 3,   // nothing answers
+  kLoadNoVerdict = 4,  // an SLO missed while the client was the bottleneck
 };
 
 // `arguments`: those behind "load". Runs what they say and returns the exit status. `version` goes

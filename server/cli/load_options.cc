@@ -162,8 +162,8 @@ std::optional<CommandLineExit> ParseLoadArguments(const std::vector<std::string>
     };
     if (setting.is_flag) {
       constexpr size_t kDashes = 2;
-      app.add_flag_callback(setting.flag, [set] { set("true"); },
-                            setting.help + " [" + setting.default_text + "]");
+      app.add_flag_callback(
+          setting.flag, [set] { set("true"); }, setting.help + " [" + setting.default_text + "]");
       app.add_flag_callback("--no-" + setting.flag.substr(kDashes), [set] { set("false"); })
           ->group("");
     } else if (setting.is_list) {

@@ -33,8 +33,8 @@ struct LoadOptions {
   double max_regression = -1;        // share that may get worse; below 0: any
 };
 
-// `arguments`: those behind "load". A scenario is read first, then the flags override it. On success
-// `options` is filled and nullopt comes back.
+// `arguments`: those behind "load". A scenario is read first, then the flags override it. On
+// success `options` is filled and nullopt comes back.
 std::optional<CommandLineExit> ParseLoadArguments(const std::vector<std::string>& arguments,
                                                   LoadOptions& options);
 

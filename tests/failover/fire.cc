@@ -1,6 +1,7 @@
 #include "tests/failover/fire.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <random>
@@ -28,12 +29,16 @@ constexpr int64_t kGiveUpNs = 120'000'000'000;
 // When a card was seen to be lost; written by its engine's thread.
 class LossProbe : public scheduler::EngineProbe {
  public:
-  void OnDeviceLost(bool) override { lost_ns_.store(Clock::Monotonic().NowNanos()); }
-  void Forget() { lost_ns_.store(0); }
-  int64_t lost_ns() const { return lost_ns_.load(); }
+  void OnDeviceLost(bool) override {
+    lost_ns_.store(Clock::Monotonic().NowNanos());
+    losses_.fetch_add(1);
+  }
+  int64_t lost_ns() const { return lost_ns_.load(); }  // the last time
+  uint32_t losses() const { return losses_.load(); }
 
  private:
   std::atomic<int64_t> lost_ns_{0};
+  std::atomic<uint32_t> losses_{0};
 };
 
 struct Subject {
@@ -101,6 +106,7 @@ void Nap() { std::this_thread::sleep_for(std::chrono::microseconds(100)); }
 struct Fault {
   size_t card = 0;
   bool hang = false;
+  uint32_t losses_before = 0;
   int64_t struck_ns = 0;
 };
 
@@ -235,7 +241,7 @@ class Fire {
     Fault fault;
     fault.card = card;
     fault.hang = random_() % (losses_left + hangs_left) < hangs_left;
-    probes_[card]->Forget();
+    fault.losses_before = probes_[card]->losses();
     fault.struck_ns = Clock::Monotonic().NowNanos();
     if (!group_->Inject(group_->cards()[card], fault.hang ? "hang" : "crash").ok()) return;
     ++(fault.hang ? report_.hangs : report_.losses);
@@ -247,10 +253,12 @@ class Fire {
   void Watch() {
     for (size_t i = faults_.size(); i > 0; --i) {
       const Fault& fault = faults_[i - 1];
-      const int64_t lost_ns = probes_[fault.card]->lost_ns();
-      if (lost_ns == 0 || group_->cards()[fault.card].engine->Lost()) continue;
+      const LossProbe& probe = *probes_[fault.card];
+      if (probe.losses() == fault.losses_before) continue;
+      if (group_->cards()[fault.card].engine->Lost()) continue;
+      const int64_t lost_ns = probe.lost_ns();
       const int64_t now_ns = Clock::Monotonic().NowNanos();
-      if (!fault.hang) {
+      if (!fault.hang && lost_ns >= fault.struck_ns) {
         detections_ms_.push_back(static_cast<double>(lost_ns - fault.struck_ns) * 1e-6);
       }
       recoveries_ms_.push_back(static_cast<double>(now_ns - fault.struck_ns) * 1e-6);

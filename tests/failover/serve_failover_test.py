@@ -156,6 +156,45 @@ class ServedFleetTest(unittest.TestCase):
         finally:
             server.stop()
 
+    def test_a_model_on_two_devices(self):
+        server = Fleet("--device", "taalas-hc1", "--content", "replay", "--device-option",
+                       "taalas-hc1:sampling=strict")
+        try:
+            _, _, data = server.request("GET", "/v1/models")
+            models = {model["id"]: model for model in json.loads(data)["data"]}
+            self.assertEqual(models["tiny"]["device"], "fake")
+            self.assertEqual(models["tiny@taalas-hc1"]["device"], "taalas-hc1")
+            self.assertEqual(models["tiny@taalas-hc1"]["max_model_len"], 6144)
+            self.assertIn("tiny@fake", models)
+            text, usage = server.text(1, model="tiny@taalas-hc1")
+            self.assertIn("played, not computed", text)
+            cost = usage["reticle"]
+            # 120 tokens of 59 us each, and the prompt; 200 W at most.
+            self.assertGreater(cost["device_ms"], 7)
+            self.assertGreater(cost["energy_mj"], 100)
+            self.assertLess(cost["energy_mj"], cost["device_ms"] * 201)
+            self.assertAlmostEqual(cost["usd_per_million_tokens"], 0.0075)
+            self.assertNotIn("usd_per_million_tokens", server.text(1)[1]["reticle"])
+            self.assertGreater(server.gauge("reticle_device_energy_joules_total"), 0)
+            self.assertGreater(server.gauge("reticle_device_power_watts"), 0)
+            status, data = server.complete(1, model="tiny@taalas-hc1", prompt=[7] * 7000)
+            error = json.loads(data)["error"]
+            self.assertEqual((status, error["code"]), (400, "context_length_exceeded"))
+            self.assertIn("6144", error["message"])
+            self.assertIn("7000", error["message"])
+            status, data = server.complete(1, model="tiny@taalas-hc1", top_k=50)
+            error = json.loads(data)["error"]
+            self.assertEqual((status, error["param"]), (400, "top_k"))
+            self.assertIn("50", error["message"])
+            self.assertIn("8 likeliest", error["message"])
+            status, reply = server.admin("GET", "/admin/devices/taalas-hc1/0")
+            self.assertEqual((status, reply["model"]), (200, "tiny@taalas-hc1"))
+            status, reply = server.admin("POST", "/admin/devices/taalas-hc1/0/fault",
+                                         {"fault": "thermal=0.5,for=100ms"})
+            self.assertEqual(status, 200, reply)
+        finally:
+            server.stop()
+
     def test_drain_ends_the_process_and_running_requests_finish(self):
         server = Fleet("--device-option", "step_ns=2000000", "--device-option", "credits=1")
         with server.connect() as sock:

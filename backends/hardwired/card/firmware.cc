@@ -55,8 +55,9 @@ bool Firmware::Step(int64_t now_ns) {
   completions_.Flush();
   if (orders_.broken() || completions_.broken()) Fail(CardFailure::kLink);
   any |= completions_.TakeNews();
-  if (any || now_ns >= next_show_ns_) ShowStatus(now_ns);
+  if ((any && heap_.empty()) || now_ns >= next_show_ns_) ShowStatus(now_ns);
   if (any) {
+    registers_.next_event_ns.store(next_event_ns(), std::memory_order_release);
     if (registers_.armed.load(std::memory_order_seq_cst) != 0 && options_.notify_host &&
         registers_.armed.exchange(0, std::memory_order_acq_rel) != 0) {
       options_.notify_host();

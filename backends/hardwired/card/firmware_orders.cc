@@ -16,7 +16,7 @@ using Phase = CardStream::Phase;
 constexpr int kOrdersAtOnce = 256;
 // A host's time stamp counts as far back as this: it makes up for a card that woke late.
 constexpr int64_t kMaxStampAgeNs = 50'000'000;
-constexpr int64_t kShowNs = 50'000'000;
+constexpr int64_t kShowNs = 1'000'000;
 constexpr double kFullPace = 1024;
 
 }  // namespace
@@ -352,7 +352,6 @@ void Firmware::ShowStatus(int64_t now_ns) {
   const auto shown = static_cast<int64_t>(r.device_time_ns.load(std::memory_order_relaxed));
   show(r.device_time_ns, std::max(now.nanos(), shown));
   next_show_ns_ = now_ns + kShowNs;
-  r.next_event_ns.store(next_event_ns(), std::memory_order_release);
 }
 
 }  // namespace reticle::backends::hardwired

@@ -1,7 +1,8 @@
 // What the card costs and how exactly it keeps its time.
 //
 //   hardwired_benchmark --benchmark_filter=Wall      one and four streams of 10,000 tokens at the
-//                                                    taalas-hc1 profile, on the wall clock
+//                                                    taalas-hc1 profile, on the wall clock: the
+//                                                    slowest stream of the median run
 //   hardwired_benchmark --benchmark_filter=Replay    the host's cost of a replayed token
 #include <benchmark/benchmark.h>
 
@@ -27,7 +28,7 @@ std::unique_ptr<TestHost> OpenOrSkip(benchmark::State& state, const OptionList& 
 void RunWall(benchmark::State& state, OptionList options, uint32_t streams) {
   options.insert(options.end(),
                  {{"limits.context", "20000"}, {"timing.pipeline_depth", std::to_string(streams)}});
-  double slowest = 1e12;
+  std::vector<double> rates;  // of the slowest stream of each run
   double modelled = 0;
   for (auto _ : state) {
     const auto host = OpenOrSkip(state, options);
@@ -49,16 +50,19 @@ void RunWall(benchmark::State& state, OptionList options, uint32_t streams) {
         before[id] = received;
       }
     }
+    double slowest = 1e12;
     for (uint64_t id = 1; id <= streams; ++id) {
       const double seconds = std::chrono::duration<double>(last[id] - first[id]).count();
       slowest = std::min(slowest, kTokens / seconds);
       const TestHost::Stream& stream = host->stream(id);
       modelled = kTokens * 1e9 / static_cast<double>(stream.last_ns - stream.first_ns);
     }
-    state.counters["slowdown"] = host->device().Stats()->slowdown_ratio;
+    rates.push_back(slowest);
   }
-  state.counters["tok_per_s"] = slowest;
-  state.counters["off_by_percent"] = (slowest / 16960 - 1) * 100;
+  std::sort(rates.begin(), rates.end());
+  const double median = rates[rates.size() / 2];
+  state.counters["tok_per_s"] = median;
+  state.counters["off_by_percent"] = (median / 16960 - 1) * 100;
   state.counters["modelled"] = modelled;
 }
 
@@ -68,7 +72,7 @@ void BM_WallReplay(benchmark::State& state) {
 BENCHMARK(BM_WallReplay)
     ->Arg(1)
     ->Arg(4)
-    ->Iterations(3)
+    ->Iterations(5)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
@@ -79,7 +83,7 @@ void BM_WallThread(benchmark::State& state) {
 BENCHMARK(BM_WallThread)
     ->Arg(1)
     ->Arg(4)
-    ->Iterations(3)
+    ->Iterations(5)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 

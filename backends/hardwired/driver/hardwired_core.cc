@@ -89,7 +89,7 @@ absl::Status HardwiredDevice::Start() {
   completions_ = std::make_unique<CompletionReader>(memory);
   registers_ = &memory->registers();
   resend_since_ns_ = 0;
-  heartbeat_since_ns_ = Now();
+  heartbeat_since_ns_ = 0;
   {
     MutexLock lock(mutex_);
     memory_ = memory;
@@ -145,11 +145,14 @@ bool HardwiredDevice::OwesWork() const {
 
 void HardwiredDevice::WatchInline() {
   const uint64_t heartbeat = registers_->heartbeat.load(std::memory_order_relaxed);
-  const int64_t now = Now();
   if (heartbeat != heartbeat_ || owed_.load(std::memory_order_relaxed) == 0) {
     heartbeat_ = heartbeat;
-    heartbeat_since_ns_ = now;
-  } else if (now - heartbeat_since_ns_ >= int64_t{options_.watchdog_ms} * 1'000'000) {
+    heartbeat_since_ns_ = 0;
+    return;
+  }
+  const int64_t now = Now();
+  if (heartbeat_since_ns_ == 0) heartbeat_since_ns_ = now;
+  if (now - heartbeat_since_ns_ >= int64_t{options_.watchdog_ms} * 1'000'000) {
     Lose(LossReason::kHang);
   }
 }

@@ -120,7 +120,7 @@ class HardwiredDevice {
   int64_t resend_since_ns_ = 0;
   uint64_t link_errors_before_ = 0;
   uint64_t heartbeat_ = 0;
-  int64_t heartbeat_since_ns_ = 0;
+  int64_t heartbeat_since_ns_ = 0;  // 0: it has just beaten
 
   CompletionQueue queue_{/*with_event_fd=*/false};
   absl::flat_hash_map<uint64_t, HostSequence*> sequences_;

@@ -18,6 +18,17 @@
 HWY_BEFORE_NAMESPACE();
 namespace reticle::backends::hardwired::HWY_NAMESPACE {
 
+// Where vectors are shorter the generic kernels do: what the constants save is lost in the time
+// that the products take.
+#if HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_EMU128 || \
+    HWY_TARGET == HWY_SCALAR
+
+bool HasDecodeTarget() { return false; }
+
+void DecodeTarget(EtchedShape, const DecodeState&, uint32_t, const uint32_t*, bool, int) {}
+
+#else
+
 namespace k = kernels::HWY_NAMESPACE;
 namespace hn = hwy::HWY_NAMESPACE;
 using kernels::kPanelRows;
@@ -163,6 +174,8 @@ HWY_INLINE void DecodeShape(EtchedShape shape, const DecodeState& s, uint32_t po
   }
 }
 
+bool HasDecodeTarget() { return true; }
+
 void DecodeTarget(EtchedShape shape, const DecodeState& s, uint32_t position,
                   const uint32_t* blocks, bool wants_logits, int vnni_bits) {
   if (k::UsesVnni(vnni_bits)) {
@@ -172,6 +185,8 @@ void DecodeTarget(EtchedShape shape, const DecodeState& s, uint32_t position,
   }
 }
 
+#endif
+
 }  // namespace reticle::backends::hardwired::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -180,6 +195,7 @@ HWY_AFTER_NAMESPACE();
 namespace reticle::backends::hardwired {
 namespace {
 
+HWY_EXPORT(HasDecodeTarget);
 HWY_EXPORT(DecodeTarget);
 
 using kernels::QuantizedRows;
@@ -241,6 +257,7 @@ void ComputeTurn(std::span<const double> frequencies, uint32_t position, float* 
 }  // namespace
 
 EtchedShape FindShape(const models::LlamaConfig& config) {
+  if (!HWY_DYNAMIC_DISPATCH(HasDecodeTarget)()) return EtchedShape::kNone;
   struct Entry {
     uint32_t dim, heads, kv_heads, head_dim, ffn_dim;
     EtchedShape shape;

@@ -26,6 +26,7 @@ enum class EtchedShape {
   kLlama3B,  // of Llama 3.2
   kLlama8B,  // of Llama 3.1
 };
+// kNone also where the instruction set has none.
 EtchedShape FindShape(const models::LlamaConfig& config);
 
 // What the kernels work on; all of it borrowed.

@@ -30,7 +30,8 @@ absl::StatusOr<std::unique_ptr<ModelRun>> ModelRun::Create(const kernels::Model&
   return run;
 }
 
-void ModelRun::Feed(std::span<const uint32_t> text, size_t first, size_t count) {
+void ModelRun::Feed(std::span<const uint32_t> text, size_t first, size_t count,
+                    const kernels::Adapter* adapter) {
   RETICLE_CHECK(count <= kChunk && first + count <= text.size());
   static constexpr uint32_t kBlock = 0;
   std::vector<BatchToken> batch;
@@ -38,7 +39,8 @@ void ModelRun::Feed(std::span<const uint32_t> text, size_t first, size_t count) 
     batch.push_back({.token = text[i],
                      .position = static_cast<uint32_t>(i),
                      .blocks = &kBlock,
-                     .wants_logits = true});
+                     .wants_logits = true,
+                     .adapter = adapter});
   }
   forward_->Run(batch);
 }

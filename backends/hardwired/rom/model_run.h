@@ -9,6 +9,7 @@
 #include <span>
 
 #include "absl/status/statusor.h"
+#include "backends/kernels/adapter.h"
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/forward.h"
 #include "backends/kernels/model.h"
@@ -27,7 +28,8 @@ class ModelRun {
   // Feeds tokens first .. first + count - 1 of a text, of which those before were fed already; at
   // most kChunk. logits(i) are those after token first + i.
   static constexpr size_t kChunk = 32;
-  void Feed(std::span<const uint32_t> text, size_t first, size_t count);
+  void Feed(std::span<const uint32_t> text, size_t first, size_t count,
+            const kernels::Adapter* adapter = nullptr);
   std::span<const float> logits(size_t i) const { return forward_->logits(i); }
 
   kernels::Forward& forward() { return *forward_; }
