@@ -35,6 +35,25 @@ class MetricsExporterTest : public ::testing::Test {
   EngineMetrics& engine_ = exporter_.AddEngine();
 };
 
+TEST_F(MetricsExporterTest, AddedLatencyIsAHistogramAndASumForEachStage) {
+  AddedLatency added;
+  added.tokens = 3;
+  added.total_ns = 14'000;
+  added.stage_ns = {1000, 2000, 3000, 4000, 4000};
+  added.buckets[AddedLatency::Bucket(1'000)] = 1;
+  added.buckets[AddedLatency::Bucket(6'500)] = 2;
+  exporter_.OnTokensHandedOver(added);
+  exporter_.OnTokensHandedOver(added);
+  const std::string text = exporter_.Render();
+  const std::string name = "reticle_server_added_latency_seconds";
+  EXPECT_EQ(Sample(text, name + "_count"), 6);
+  EXPECT_DOUBLE_EQ(Sample(text, name + "_sum"), 28e-6);
+  EXPECT_EQ(Sample(text, name + "_bucket{le=\"1.024e-06\"}"), 2);
+  EXPECT_EQ(Sample(text, name + "_bucket{le=\"+Inf\"}"), 6);
+  EXPECT_DOUBLE_EQ(
+      Sample(text, "reticle_server_added_latency_stage_seconds_total{stage=\"hand_over\"}"), 6e-6);
+}
+
 TEST_F(MetricsExporterTest, GaugesAreReadAtTheScrapeSoThatAnIdleEngineIsNotStale) {
   engine_.OnStep(10, 2, {.running = 3, .waiting = 4, .kv_blocks_total = 8, .kv_blocks_used = 2});
   std::string text = exporter_.Render();
