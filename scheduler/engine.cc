@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/retry_after.h"
 #include "base/status.h"
 #include "scheduler/engine_impl.h"
 #include "scheduler/validate.h"
@@ -15,6 +16,8 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
+// When to ask again a queue that is full and has not moved yet.
+constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 
 EngineProbe& SilentProbe() {
   static EngineProbe* const probe = new EngineProbe;
@@ -46,6 +49,8 @@ Engine::Impl::Impl(std::unique_ptr<backends::Device> device, const EngineOptions
                                options.run_ahead == 0 ? kDefaultRunAhead : options.run_ahead);
   limits_.unit_tokens = memory_.unit_tokens();
   limits_.reserve_units = memory_.total() / 100;
+  limits_.yield_priority = options.shed_priority;
+  limits_.kept_slots = (limits_.max_running + 14) / 16;  // none of a single one
   lockstep_ = capabilities_.max_decode_credits == 1;
 
   snapshot_.limits = limits_;
@@ -102,10 +107,19 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   if (lost_.load(std::memory_order_acquire)) {
     return UnavailableError("device '%s' is lost", capabilities_.device_name);
   }
-  const uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
-  if (waiting + count > options_.max_waiting) {
-    return ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
-                                  waiting, count, options_.max_waiting);
+  const bool shed_first = request.priority >= options_.shed_priority;
+  uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
+  if (!shed_first) waiting -= shed_first_count_.load(std::memory_order_relaxed);
+  const uint32_t limit = shed_first ? std::max(options_.max_waiting / 2, 1u) : options_.max_waiting;
+  if (waiting + count > limit) {
+    // As many as are too many must be admitted first.
+    const int64_t interval_ns = admission_interval_ns_.load(std::memory_order_relaxed);
+    const int64_t wait_ns =
+        interval_ns == 0 ? kUnknownWaitNs : interval_ns * (waiting + count - limit);
+    return WithRetryAfter(
+        ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
+                               waiting, count, limit),
+        wait_ns);
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);
@@ -115,7 +129,7 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   for (const std::shared_ptr<TokenStream>& stream : request.outputs) {
     RETICLE_CHECK(stream->Attach(signal_));
   }
-  waiting_count_.fetch_add(count, std::memory_order_relaxed);
+  CountWaiting(request, static_cast<int32_t>(count));
   alive_.fetch_add(count, std::memory_order_relaxed);
   submitted_.push_back(std::move(request));
   return absl::OkStatus();
@@ -253,7 +267,7 @@ void Engine::Impl::CheckInvariants() const {
   RETICLE_CHECK(running_.size() + free_slots_.size() == slots_.size());
   RETICLE_CHECK(running_.size() + waiting_.size() == sequences_.size());
   RETICLE_CHECK(touched_.empty() && gone_.empty());
-  for (const Sequence* sequence : waiting_) {
+  for (const Sequence* sequence : waiting_.All()) {
     RETICLE_CHECK(sequence->state == Sequence::State::kWaiting);
     RETICLE_CHECK(!sequence->on_device && sequence->lease.units() == 0 && sequence->idle());
   }

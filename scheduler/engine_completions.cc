@@ -128,6 +128,7 @@ void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& complet
     return;
   }
   --sequence->credits;
+  sequence->account->served += kOutputWeight;
   if (sequence->credits <= limits_.run_ahead / 2) dirty_ = true;
   PublishBlocks(sequence, completion.position);
   sequence->tokens.push_back(completion.token);

@@ -33,7 +33,8 @@ void Engine::Impl::AddSequences(Request request) {
     sequence->order = next_id_;
     group->choices[choice] = sequence.get();
     if (made.deadline_ns != 0) deadlines_.emplace(made.deadline_ns, next_id_);
-    waiting_.insert(sequence.get());
+    sequence->account = waiting_.Account(made.priority, made.tenant);
+    waiting_.Add(sequence.get());
     sequences_.emplace(next_id_, std::move(sequence));
     ++next_id_;
   }
@@ -47,18 +48,25 @@ void Engine::Impl::AddSequences(Request request) {
 
 void Engine::Impl::EnterWaiting(Sequence* sequence) {
   sequence->state = Sequence::State::kWaiting;
-  waiting_.insert(sequence);
-  waiting_count_.fetch_add(1, std::memory_order_relaxed);
+  waiting_.Add(sequence);
+  CountWaiting(sequence->request(), 1);
   dirty_ = true;
 }
 
 void Engine::Impl::LeaveWaiting(Sequence* sequence) {
-  waiting_.erase(sequence);
-  waiting_count_.fetch_sub(1, std::memory_order_relaxed);
+  waiting_.Remove(sequence);
+  CountWaiting(sequence->request(), -1);
+}
+
+void Engine::Impl::CountWaiting(const Request& request, int32_t change) {
+  waiting_count_.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
+  if (request.priority < options_.shed_priority) return;
+  shed_first_count_.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
 }
 
 void Engine::Impl::EnterRunning(Sequence* sequence) {
   sequence->state = Sequence::State::kRunning;
+  waiting_.OnRunning(sequence);
   running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore()),
                   sequence);
   sequence->slot = free_slots_.back();
@@ -70,6 +78,7 @@ void Engine::Impl::LeaveRunning(Sequence* sequence) {
   const auto found = std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore());
   RETICLE_CHECK(found != running_.end() && *found == sequence);
   running_.erase(found);
+  waiting_.OnNotRunning(sequence);
   slots_[sequence->slot] = nullptr;
   free_slots_.push_back(sequence->slot);
   sequence->lease.Release();

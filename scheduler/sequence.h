@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "scheduler/fairness.h"
 #include "scheduler/kv_memory.h"
 #include "scheduler/request.h"
 
@@ -37,6 +38,7 @@ struct Sequence {
   std::shared_ptr<Group> group;
   uint32_t choice = 0;
   uint64_t order = 0;  // of arrival
+  FairAccount* account = nullptr;
   State state = State::kWaiting;
 
   // Prompt and output; empty before the first admission.
