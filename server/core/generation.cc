@@ -144,6 +144,7 @@ absl::Status Generation::Impl::Submit() {
     sequence.sampling = request.sampling();
     sequence.max_tokens = std::max(request.max_tokens(), 1u);
     sequence.priority = request.priority();
+    sequence.tenant = request.tenant();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
     for (uint32_t i = 0; i < request.n(); ++i) {
@@ -151,6 +152,9 @@ absl::Status Generation::Impl::Submit() {
     }
     RETURN_IF_ERROR(model.sink->Submit(std::move(sequence)));
     usage.prompt_tokens += request.prompts()[p].tokens->size();
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Progress(usage.prompt_tokens, 0);
   }
   return absl::OkStatus();
 }
@@ -167,6 +171,9 @@ Generation::Progress Generation::Impl::Pull(ChunkSink& sink, size_t max_tokens) 
       return Progress::kMore;
     }
     left -= std::min(left, PullChoice(index, sink, left));
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Progress(usage.prompt_tokens, usage.completion_tokens);
   }
   if (!status.ok() || ended == count) {
     if (!reported) Report(worst);
@@ -402,6 +409,9 @@ void Generation::Impl::Report(Outcome outcome) {
   reported = true;
   for (const Choice& choice : choices) {
     if (!choice.finished) context.probe().OnChoiceFinished(request.model().id, outcome);
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Settle({usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens});
   }
   RequestRecord record;
   record.model = request.model().id;

@@ -49,6 +49,12 @@ class ServerProbe {
   virtual void OnRequestFinished(const RequestRecord& record) {}
   // A request was refused before or at admission: `code` as absl::StatusCode.
   virtual void OnRequestRefused(std::string_view model, int code) {}
+  // A request came without a key, or with one that is not good.
+  virtual void OnKeyRefused() {}
+  // A limit of the caller's tier ("requests_per_minute", ...) stood in the way.
+  virtual void OnQuotaRefused(std::string_view tier, std::string_view limit) {}
+  // Whether quotas that should be shared are counted by this process alone; told again and again.
+  virtual void OnQuotaDegraded(bool degraded) {}
   // Connections open now, on all listeners of a front together.
   virtual void OnConnectionsChanged(std::string_view front, int64_t open) {}
 };
