@@ -7,6 +7,7 @@
 
 #include "backends/cpu/cpu_device.h"
 #include "backends/fake/fake_device.h"
+#include "server/cli/keys.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/grpc/grpc_server.h"
@@ -18,6 +19,7 @@ constexpr char kUsage[] =
     "Usage: reticle <command> [options]\n"
     "\n"
     "Commands\n"
+    "  keys     administer accounts and keys (reticle keys --help)\n"
     "  serve    serve a model over HTTP and gRPC (reticle serve --help)\n"
     "\n"
     "  --version, --help\n";
@@ -66,6 +68,9 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const std::string command = arguments.empty() ? "" : arguments.front();
   if (command == "serve") return RunServe({arguments.begin() + 1, arguments.end()});
+  if (command == "keys") {
+    return reticle::server::cli::RunKeys({arguments.begin() + 1, arguments.end()});
+  }
   if (command == "--version" || command == "version") {
     std::printf("reticle %s\n", RETICLE_VERSION);
     return 0;

@@ -137,6 +137,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
   scheduler::EngineOptions engine_options;
   engine_options.step_token_budget = options.step_tokens;
   engine_options.max_waiting = options.max_waiting;
+  // Flex and free traffic of servers with accounts (server/tenants/tier.h).
+  if (options.tenants) engine_options.shed_priority = 20;
   engine_options.prefix_cache = options.prefix_cache;
   engine_options.run_ahead = options.run_ahead;
   std::unique_ptr<LoadedModel> model(new LoadedModel);

@@ -40,8 +40,9 @@ void IoThread::Adopt(boost::asio::ip::tcp::socket socket) {
   boost::asio::post(loop_, [this, owned] {
     boost::system::error_code ignored;
     owned->set_option(boost::asio::ip::tcp::no_delay(true), ignored);
-    auto connection =
-        std::make_shared<Connection>(MakeTransport(std::move(*owned), tls_), shared_, *this);
+    const auto peer = owned->remote_endpoint(ignored);
+    auto connection = std::make_shared<Connection>(MakeTransport(std::move(*owned), tls_), shared_,
+                                                   *this, peer.address().to_string());
     connections_.emplace(connection.get(), connection);
     connection->Start();
   });
