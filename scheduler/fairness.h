@@ -56,8 +56,8 @@ struct FairClass {
 // The waiting sequences of an engine, and the counters. Engine thread only.
 class FairQueue {
  public:
-  // Where a tenant's sequences are to be booked. Stays where it is until another call finds it without
-  // sequences.
+  // Where a tenant's sequences are to be booked. Stays where it is until another call finds it
+  // without sequences.
   FairAccount* Account(int32_t priority, uint64_t tenant);
 
   // `sequence` waits from now on, in its place by arrival.

@@ -30,7 +30,8 @@ EngineOptions Options() {
 // A tenant that always has `in_flight` requests in the engine, and what it saw of them.
 class Tenant {
  public:
-  Tenant(uint64_t id, int in_flight, uint32_t seed) : id_(id), in_flight_(in_flight), random_(seed) {}
+  Tenant(uint64_t id, int in_flight, uint32_t seed)
+      : id_(id), in_flight_(in_flight), random_(seed) {}
 
   int32_t priority = 0;
   uint32_t min_prompt = 16, max_prompt = 64, min_output = 30, max_output = 60;
@@ -106,8 +107,9 @@ class Tenant {
   double served_ = 0;
 };
 
-void Run(TestEngine& engine, const std::vector<Tenant*>& tenants, int steps,
-         const std::function<void()>& watch = [] {}) {
+void Drive(
+    TestEngine& engine, const std::vector<Tenant*>& tenants, int steps,
+    const std::function<void()>& watch = [] {}) {
   for (int i = 0; i < steps; ++i) {
     for (Tenant* tenant : tenants) tenant->Refill(engine);
     engine.clock().AdvanceNanos(1000);
@@ -128,8 +130,8 @@ TEST(FairnessTest, NineSmallTenantsBesideAThousandRequestsOfOne) {
       small.push_back(std::make_unique<Tenant>(2 + i, 1, 100 + static_cast<uint32_t>(i)));
       all.push_back(small.back().get());
     }
-    Run(engine, {&hog}, 200);
-    Run(engine, all, 3000);
+    Drive(engine, {&hog}, 200);
+    Drive(engine, all, 3000);
     for (const auto& tenant : small) {
       ASSERT_GT(tenant->finished(), 20u);
       EXPECT_LE(tenant->Mean(), 1.2) << "credits " << credits;
@@ -154,7 +156,7 @@ TEST(FairnessTest, ServiceOfBackloggedTenantsStaysWithinTheBound) {
     // Theorem 1: 2 max(w_in L, w_out M), M being the tokens of all that run.
     const double bound = 2 * std::max(kInputWeight * 400, kOutputWeight * 8 * 100);
     double worst = 0;
-    Run(engine, {&one, &two, &three}, 6000, [&] {
+    Drive(engine, {&one, &two, &three}, 6000, [&] {
       const auto [least, most] = std::minmax({one.served(), two.served(), three.served()});
       worst = std::max(worst, most - least);
       ASSERT_LE(most - least, bound);
@@ -167,12 +169,12 @@ TEST(FairnessTest, ServiceOfBackloggedTenantsStaysWithinTheBound) {
 TEST(FairnessTest, WhoeverComesBackHasSavedNothingUp) {
   TestEngine engine(Device(8), Options());
   Tenant steady(1, 50, 1), away(2, 50, 2);
-  Run(engine, {&steady, &away}, 500);
+  Drive(engine, {&steady, &away}, 500);
   away.Stop();
-  Run(engine, {&steady, &away}, 3000);
+  Drive(engine, {&steady, &away}, 3000);
   const double steady_before = steady.served(), away_before = away.served();
   away.Resume(50);
-  Run(engine, {&steady, &away}, 1000);
+  Drive(engine, {&steady, &away}, 1000);
   const double share = (steady.served() - steady_before) /
                        (steady.served() - steady_before + away.served() - away_before);
   EXPECT_GT(share, 0.4);
@@ -184,7 +186,7 @@ TEST(FairnessTest, OneTenantAloneGetsEverything) {
   Tenant alone(7, 20, 1);
   alone.min_prompt = alone.max_prompt = 16;
   alone.min_output = alone.max_output = 50;
-  Run(engine, {&alone}, 2000);
+  Drive(engine, {&alone}, 2000);
   // 8 places, each busy for 51 steps or so a request.
   EXPECT_GT(alone.finished(), 2000u * 8 / 56);
 }
@@ -197,8 +199,8 @@ TEST(FairnessTest, WorsePrioritiesDelayBetterOnesByOneStepOnly) {
   free.priority = 40;
   free.min_prompt = 500;
   free.max_prompt = 2000;
-  Run(engine, {&free}, 300);
-  Run(engine, {&free, &paid}, 3000);
+  Drive(engine, {&free}, 300);
+  Drive(engine, {&free, &paid}, 3000);
   ASSERT_GT(paid.finished(), 40u);
   // A request takes 31 steps or more: one more is 1.033.
   EXPECT_LE(paid.Worst(), 1.04);

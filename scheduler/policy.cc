@@ -69,7 +69,7 @@ class Planner {
     TopUp(each);
     if (!short_of_memory_ && !held_up_) Admit(each);
     // Prompts of this priority go before the decoding of worse ones.
-    decode_budget_ -= std::min(decode_budget_, before - prefill_budget_);
+    if (prefill_budget_ < before) decode_budget_ = std::min(decode_budget_, prefill_budget_);
   }
 
   uint32_t UnitsFor(uint64_t positions) const {
@@ -201,8 +201,7 @@ class Planner {
       const uint32_t need = Need(sequence.tokens, held);
       const uint64_t charge =
           uint64_t{need} + sequence.cached_free_units + (active_ > 0 ? limits_.reserve_units : 0);
-      const uint32_t kept =
-          sequence.priority >= limits_.yield_priority ? limits_.kept_slots : 0;
+      const uint32_t kept = sequence.priority >= limits_.yield_priority ? limits_.kept_slots : 0;
       if (held_up_ || slots_ <= kept || charge > free_) {
         held_up_ = true;
         const uint64_t units = uint64_t{need} + sequence.cached_free_units;

@@ -120,6 +120,15 @@ absl::StatusOr<Reply> GetModel(const ServerContext& context, const std::string& 
   return reply;
 }
 
+// Work that waits for the store, or looks long at its body, on behalf of a caller.
+absl::Status TakeTurn(const ServerContext& context, const HttpRequest& request) {
+  Gate* const gate = context.options().gate;
+  if (gate == nullptr || request.caller == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> turn, gate->Reserve(request.caller, 0));
+  turn->Settle({});
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Reply> Tokenize(const ServerContext& context, const HttpRequest& request) {
   RETURN_IF_ERROR(TakeTurn(context, request));
   ASSIGN_OR_RETURN(const TokenizeBody body, ParseTokenizeBody(request.body));
@@ -171,15 +180,6 @@ absl::StatusOr<Reply> Detokenize(const ServerContext& context, const HttpRequest
   AppendJsonString(reply.body, model->tokenizer->Decode(body.tokens, /*skip_special=*/false));
   reply.body.push_back('}');
   return reply;
-}
-
-// Work that waits for the store, or looks long at its body, on behalf of a caller.
-absl::Status TakeTurn(const ServerContext& context, const HttpRequest& request) {
-  Gate* const gate = context.options().gate;
-  if (gate == nullptr || request.caller == nullptr) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> turn, gate->Reserve(request.caller, 0));
-  turn->Settle({});
-  return absl::OkStatus();
 }
 
 Reply ToReply(AccountReply made) {

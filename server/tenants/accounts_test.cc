@@ -41,7 +41,8 @@ class Postgres {
       const passwd* user = getpwnam("postgres");
       RETICLE_CHECK(user != nullptr);
       RETICLE_CHECK(chown(folder_.path().c_str(), user->pw_uid, user->pw_gid) == 0);
-      as = {"runuser", "-u", "postgres", "--"};
+      as = {"setpriv",       "--reuid",     "postgres", "--regid", "postgres",
+            "--init-groups", "--pdeathsig", "KILL",     "--"};
     }
     const std::string data = folder_.path() + "/data";
     const std::string bin = "/usr/lib/postgresql/15/bin/";
@@ -52,13 +53,15 @@ class Postgres {
     words.push_back(data);
     Program(words).Wait();
     words = as;
-    words.insert(words.end(), {bin + "postgres", "-D", data, "-p", std::to_string(port_), "-c",
-                               "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c",
-                               "unix_socket_directories=" + folder_.path(), "-c",
-                               "log_min_messages=fatal"});
+    words.insert(words.end(),
+                 {bin + "postgres", "-D", data, "-p", std::to_string(port_), "-c",
+                  "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c",
+                  "unix_socket_directories=" + folder_.path(), "-c", "log_min_messages=fatal"});
     server_ = std::make_unique<Program>(words);
     RETICLE_CHECK(Eventually([&] { return OpenDatabase(Address()).ok(); }));
   }
+  // At once, without leaving shared memory behind.
+  ~Postgres() { server_->Kill(SIGQUIT); }
   std::string Address() const {
     return absl::StrFormat("postgresql://reticle@127.0.0.1:%d/postgres", port_);
   }
@@ -151,9 +154,9 @@ TEST_P(AccountsTest, TheLifeOfAnAccount) {
   EXPECT_TRUE(Eventually([&] { return Good(*accounts, second->key); }));
   ASSERT_TRUE(store->RevokeKey(key->record.id, kNow).ok());
   EXPECT_TRUE(Eventually([&] { return !Good(*accounts, key->key); }));
-  ASSERT_TRUE(HandleKeyAdmin(*accounts, "revoke",
-                             absl::StrFormat(R"({"key":"%s"})", second->record.prefix))
-                  .ok());
+  ASSERT_TRUE(
+      HandleKeyAdmin(*accounts, "revoke", absl::StrFormat(R"({"key":"%s"})", second->record.prefix))
+          .ok());
   EXPECT_FALSE(Good(*accounts, second->key));
 
   // Expiry, rotation, limits.
@@ -169,20 +172,20 @@ TEST_P(AccountsTest, TheLifeOfAnAccount) {
   now_ = kNow + 100;
   EXPECT_FALSE(Good(*accounts, rotated->key));
   now_ = kNow;
-  ASSERT_TRUE(HandleKeyAdmin(*accounts, "limits",
-                             absl::StrFormat(
-                                 R"({"organisation":"%s","tier":"paid","requests_per_day":7})",
-                                 organisation->id))
-                  .ok());
+  ASSERT_TRUE(
+      HandleKeyAdmin(*accounts, "limits",
+                     absl::StrFormat(R"({"organisation":"%s","tier":"paid","requests_per_day":7})",
+                                     organisation->id))
+          .ok());
   const auto caller = accounts->Authenticate("Bearer " + rotated->key);
   ASSERT_TRUE(caller.ok());
   std::string headers;
   accounts->AppendHeaders(**caller, headers);
   EXPECT_THAT(headers, HasSubstr("x-ratelimit-limit-requests: 7\r\n"));
-  EXPECT_FALSE(HandleKeyAdmin(*accounts, "limits",
-                              absl::StrFormat(R"({"organisation":"%s","speed":7})",
-                                              organisation->id))
-                   .ok());
+  EXPECT_FALSE(
+      HandleKeyAdmin(*accounts, "limits",
+                     absl::StrFormat(R"({"organisation":"%s","speed":7})", organisation->id))
+          .ok());
 
   // Usage.
   const int64_t day = kNow / 86'400;
@@ -247,9 +250,8 @@ TEST_P(AccountsTest, ReservationsSettleAndUsageReachesTheStore) {
   EXPECT_NEAR(remaining(*again, *caller), 950, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Databases, AccountsTest, ::testing::Bool(), [](const auto& info) {
-  return info.param ? "PostgreSQL" : "SQLite";
-});
+INSTANTIATE_TEST_SUITE_P(Databases, AccountsTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "PostgreSQL" : "SQLite"; });
 
 TEST(AccountStoreTest, AStoreOfANewerProgramIsRefused) {
   const TemporaryFolder folder;
@@ -265,9 +267,8 @@ TEST(AccountStoreTest, AFailedMigrationLeavesNothingBehind) {
   const TemporaryFolder folder;
   const auto hasher = *KeyHasher::FromSecret(std::string(32, 's'));
   // Something is in the way of a later table.
-  ASSERT_TRUE((*OpenSqlite(folder.path() + "/t.db"))
-                  ->Run("CREATE TABLE usage_days (x BIGINT)")
-                  .ok());
+  ASSERT_TRUE(
+      (*OpenSqlite(folder.path() + "/t.db"))->Run("CREATE TABLE usage_days (x BIGINT)").ok());
   EXPECT_FALSE(AccountStore::Open(*OpenSqlite(folder.path() + "/t.db"), *hasher).ok());
   const auto database = *OpenSqlite(folder.path() + "/t.db");
   EXPECT_FALSE(database->Run("SELECT id FROM organisations").ok());
@@ -359,8 +360,9 @@ TEST_F(RedisTest, ReplicasShareOneQuotaAndCountAloneWhileItIsAway) {
   ASSERT_TRUE(two->Reserve(most, "most").granted);
   EXPECT_FALSE(one->Reserve(most, "again").granted);
   two->Settle(most, "most", 0, 5'800);
-  EXPECT_TRUE(Eventually([&] { return one->Peek("org", limits)[1].remaining <= 8 &&
-                                      one->Reserve(most, "again").granted; }));
+  EXPECT_TRUE(Eventually([&] {
+    return one->Peek("org", limits)[1].remaining <= 8 && one->Reserve(most, "again").granted;
+  }));
 
   // A short wait, waited for.
   TierLimits fast;
@@ -397,8 +399,8 @@ TEST_F(RedisTest, ReplicasShareOneQuotaAndCountAloneWhileItIsAway) {
 }
 
 TEST_F(RedisTest, MalformedAddressesAreRefused) {
-  for (const char* address : {"", "localhost:1", "redis://", "redis://h:x", "redis://h:70000",
-                              "redis://user@h:1"}) {
+  for (const char* address :
+       {"", "localhost:1", "redis://", "redis://h:x", "redis://h:70000", "redis://user@h:1"}) {
     EXPECT_FALSE(RedisQuota::Open(address, std::make_unique<LocalQuota>(Clock::Monotonic()),
                                   Clock::Monotonic(), probe_)
                      .ok())

@@ -42,7 +42,7 @@ class PostgresDatabase : public Database {
     }
     std::string& statement = prepared_[sql];
     if (statement.empty()) {
-      std::string name = "s" + std::to_string(prepared_.size());
+      std::string name = "s" + std::to_string(++statements_);
       const Result made(PQprepare(connection_, name.c_str(), sql, 0, nullptr));
       if (PQresultStatus(made.get()) != PGRES_COMMAND_OK) return Error(made.get());
       statement = std::move(name);
@@ -109,6 +109,7 @@ class PostgresDatabase : public Database {
 
   PGconn* const connection_;
   bool in_transaction_ = false;
+  uint64_t statements_ = 0;  // prepared so far, failed ones included
   std::unordered_map<std::string, std::string> prepared_;  // SQL to statement name
 };
 

@@ -26,9 +26,9 @@ Program::Program(std::vector<std::string> words) {
 
 Program::~Program() { Kill(); }
 
-void Program::Kill() {
+void Program::Kill(int signal) {
   if (pid_ <= 0) return;
-  kill(pid_, SIGKILL);
+  kill(pid_, signal);
   waitpid(pid_, nullptr, 0);
   pid_ = -1;
 }

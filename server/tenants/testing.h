@@ -2,6 +2,7 @@
 #ifndef RETICLE_SERVER_TENANTS_TESTING_H_
 #define RETICLE_SERVER_TENANTS_TESTING_H_
 
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/types.h>
 
@@ -40,7 +41,7 @@ class Program {
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
-  void Kill();
+  void Kill(int signal = SIGKILL);
   // Until it ends by itself.
   void Wait();
 
