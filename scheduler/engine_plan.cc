@@ -8,15 +8,16 @@ namespace reticle::scheduler {
 namespace {
 
 constexpr int64_t kRetryNs = 1'000'000;
-// Output tokens for which a sequence has room from the start.
-constexpr uint32_t kReservedOutput = 1024;
+// Output tokens for which a sequence has room from the start: what is not touched costs no memory,
+// and what grows later has to be copied between two tokens.
+constexpr uint32_t kReservedOutput = 65536;
 // Waiting sequences that are looked at although no place is free.
 constexpr size_t kNewcomers = 8;
 
 }  // namespace
 
 bool Engine::Impl::PlanAndSubmit() {
-  if (!dirty_ || lost_.load(std::memory_order_relaxed)) return false;
+  if (!dirty_ || lost()) return false;
   if (lockstep_ && std::any_of(running_.begin(), running_.end(), [](const Sequence* sequence) {
         return sequence->state == Sequence::State::kRunning && !sequence->idle();
       })) {
@@ -33,8 +34,33 @@ bool Engine::Impl::PlanAndSubmit() {
   return true;
 }
 
+void Engine::Impl::TakeTurn() {
+  demands_.clear();
+  const auto demand_of = [this](const Sequence* sequence) -> AdapterDemand& {
+    const uint64_t adapter = sequence->request().adapter;
+    for (AdapterDemand& demand : demands_) {
+      if (demand.adapter == adapter) return demand;
+    }
+    return demands_.emplace_back(AdapterDemand{.adapter = adapter});
+  };
+  for (const Sequence* sequence : running_) {
+    AdapterDemand& demand = demand_of(sequence);
+    demand.busy = demand.busy || sequence->owed();
+    if (sequence->state != Sequence::State::kRunning) continue;
+    demand.wants = demand.wants || !sequence->idle() || sequence->stream().FreeSlots() > 0;
+  }
+  for (const Sequence* sequence : waiting_.All()) {
+    AdapterDemand& demand = demand_of(sequence);
+    demand.wants = demand.wants || sequence->stream().FreeSlots() > 0;
+  }
+  turn_ = PlanAdapter(turn_.turn, demands_, now_ns_, adapter_turn_ns_);
+  current_adapter_.store(turn_.turn.adapter, std::memory_order_relaxed);
+  stall_timer_ns_ = std::min(stall_timer_ns_, turn_.ends_ns);
+}
+
 void Engine::Impl::TakeSnapshot() {
   stall_timer_ns_ = INT64_MAX;
+  if (swaps_adapters_) TakeTurn();
   snapshot_.free_units = memory_.free();
   snapshot_.running.clear();
   owed_ = false;
@@ -51,7 +77,7 @@ void Engine::Impl::TakeSnapshot() {
   while (candidates_.size() < wanted) {
     Sequence* const sequence = cursor.Next();
     if (sequence == nullptr) break;
-    if (HeldBySibling(*sequence)) continue;
+    if (HeldBySibling(*sequence) || !HasTurn(*sequence)) continue;
     // The first token of a prompt is reported at once, without a log-probability.
     const uint32_t at_once = sequence->reports_prompt() && sequence->prompt_reported == 0 ? 1 : 0;
     if (!sequence->stream().AwaitRoom(at_once)) continue;
@@ -105,6 +131,11 @@ RunningSnapshot Engine::Impl::SnapshotRunning(Sequence& sequence) {
   made.units = sequence.lease.units();
   made.leaving = sequence.state != Sequence::State::kRunning;
   if (made.leaving) return made;
+  if (!HasTurn(sequence)) {
+    // Its place is anybody's who has the turn.
+    made.stalled = sequence.idle() && !turn_.finishing;
+    return made;
+  }
   if (sequence.idle()) made.pending = sequence.known_tokens() - sequence.positions;
   made.output_room = OutputRoom(sequence);
   made.event_per_token = sequence.reports_prompt();
@@ -225,6 +256,7 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     TokenEvent event;
     event.kind = TokenEvent::Kind::kPromptToken;
     event.token = sequence->tokens[0];
+    event.device_ns = now_ns_;
     event.ready_ns = now_ns_;
     sequence->stream().Push(std::move(event));
     sequence->prompt_reported = 1;

@@ -5,8 +5,7 @@
 #include "scheduler/engine_impl.h"
 
 namespace reticle::scheduler {
-
-void Engine::Impl::AddSequences(Request request) {
+std::shared_ptr<Group> Engine::Impl::NewGroup(Request request) {
   auto group = std::make_shared<Group>();
   group->request = std::move(request);
   const Request& made = group->request;
@@ -24,21 +23,33 @@ void Engine::Impl::AddSequences(Request request) {
   const uint32_t full_blocks =
       static_cast<uint32_t>(made.prompt->size() - 1) / memory_.unit_tokens();
   group->prompt_published = !group->shares || full_blocks == 0;
+  return group;
+}
 
-  for (uint32_t choice = 0; choice < count; ++choice) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = SequenceId(next_id_);
-    sequence->group = group;
-    sequence->choice = choice;
-    sequence->order = next_id_;
-    group->choices[choice] = sequence.get();
-    if (made.deadline_ns != 0) deadlines_.emplace(made.deadline_ns, next_id_);
-    sequence->account = waiting_.Account(made.priority, made.tenant);
-    waiting_.Add(sequence.get());
-    sequences_.emplace(next_id_, std::move(sequence));
-    ++next_id_;
-  }
+void Engine::Impl::AddSequence(const std::shared_ptr<Group>& group, SequenceProgress progress) {
+  auto sequence = std::make_unique<Sequence>();
+  static_cast<SequenceProgress&>(*sequence) = std::move(progress);
+  sequence->id = SequenceId(next_id_);
+  sequence->group = group;
+  group->choices[sequence->choice] = sequence.get();
+  const int64_t deadline_ns = group->request.deadline_ns;
+  if (deadline_ns != 0) deadlines_.emplace(deadline_ns, next_id_);
+  sequence->account = waiting_.Account(group->request.priority, group->request.tenant);
+  waiting_.Add(sequence.get());
+  sequences_.emplace(next_id_, std::move(sequence));
+  ++next_id_;
   dirty_ = true;
+}
+
+void Engine::Impl::AddSequences(Submission submission) {
+  const std::shared_ptr<Group> group = NewGroup(std::move(submission.request));
+  const uint32_t count = static_cast<uint32_t>(group->choices.size());
+  for (uint32_t choice = 0; choice < count; ++choice) {
+    SequenceProgress progress;
+    progress.choice = choice;
+    progress.order = submission.order;
+    AddSequence(group, std::move(progress));
+  }
   // Whoever was cancelled before its stream knew this engine has notified nobody.
   for (uint32_t choice = 0; choice < count; ++choice) {
     Sequence* const sequence = group->choices[choice];
@@ -110,10 +121,12 @@ void Engine::Impl::Requeue(Sequence* sequence) {
 }
 
 void Engine::Impl::Recover(Sequence* sequence, const absl::Status& status) {
-  if (++sequence->recoveries > options_.max_recoveries) {
-    Finish(sequence, FinishReason::kError,
-           UnavailableError("given up after %u recoveries, at most %u are tried: %s",
-                            sequence->recoveries - 1, options_.max_recoveries, status.message()));
+  ++sequence->recoveries;
+  if (++sequence->fruitless > options_.max_recoveries) {
+    Finish(
+        sequence, FinishReason::kError,
+        UnavailableError("given up after %u recoveries without a token, at most %u are tried: %s",
+                         sequence->fruitless - 1, options_.max_recoveries, status.message()));
     return;
   }
   if (!sequence->on_device) {
@@ -143,6 +156,7 @@ void Engine::Impl::Finish(Sequence* sequence, FinishReason reason, absl::Status 
   end.device_busy_ns = sequence->device_busy_ns;
   end.energy_nj = sequence->energy_nj;
   end.preemptions = sequence->preemptions;
+  end.recoveries = sequence->recoveries;
   probe_.OnFinished(request, end);
   sequence->stream().Finish(std::move(end));
   Touch(sequence);

@@ -18,7 +18,7 @@ double CostOf(const Sequence& sequence) {
 }  // namespace
 
 bool ArrivedBefore::operator()(const Sequence* a, const Sequence* b) const {
-  return a->order < b->order;
+  return a->order != b->order ? a->order < b->order : a->choice < b->choice;
 }
 
 FairAccount* FairQueue::Account(int32_t priority, uint64_t tenant) {

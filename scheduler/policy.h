@@ -32,7 +32,8 @@ struct PolicyLimits {
   uint32_t run_ahead = 1;      // credits that one sequence may hold
   uint32_t unit_tokens = 1;    // positions in a unit of memory
   uint32_t reserve_units = 0;  // left free by admissions while something runs
-  // Sequences of this priority or worse leave so many places to better ones, which so begin at once.
+  // Sequences of this priority or worse leave so many places to better ones, which so begin at
+  // once.
   int32_t yield_priority = INT32_MAX;
   uint32_t kept_slots = 0;
 };

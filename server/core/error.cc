@@ -105,6 +105,8 @@ std::string_view HttpReason(int http_status) {
       return "Accepted";
     case 303:
       return "See Other";
+    case 304:
+      return "Not Modified";
     case 400:
       return "Bad Request";
     case 401:

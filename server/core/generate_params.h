@@ -75,6 +75,7 @@ struct GenerateParams {
   // template unless this is set.
   std::optional<bool> add_special_tokens;
   bool stream = false;
+  bool merge_events = false;  // tokens that are ready together may share one event
 
   std::optional<int64_t> priority;  // lower runs first
   std::string service_tier;         // as asked for; Gate::Fit puts the one that is given

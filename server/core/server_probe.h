@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "server/core/latency_ledger.h"
+
 namespace reticle::server {
 
 // How one choice ended, as clients see it. (A stop string ends the engine's sequence by
@@ -55,6 +57,8 @@ class ServerProbe {
   virtual void OnQuotaRefused(std::string_view tier, std::string_view limit) {}
   // Whether quotas that should be shared are counted by this process alone; told again and again.
   virtual void OnQuotaDegraded(bool degraded) {}
+  // Tokens of streams whose bytes the sockets have: what the server added to each. In bulk.
+  virtual void OnTokensHandedOver(const AddedLatency& added) {}
   // Connections open now, on all listeners of a front together.
   virtual void OnConnectionsChanged(std::string_view front, int64_t open) {}
 };

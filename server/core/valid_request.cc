@@ -89,6 +89,7 @@ class RequestValidator {
     request_.n_ = static_cast<uint32_t>(n);
     request_.echo_ = params_.echo;
     request_.stream_ = params_.stream;
+    request_.merge_events_ = params_.merge_events;
     request_.skip_special_ = params_.skip_special_tokens;
     request_.include_stop_ = params_.include_stop_str_in_output;
     if (params_.logprobs.has_value()) {
@@ -133,6 +134,12 @@ class RequestValidator {
     const bool ranks_some = offers.max_top_k > 0 && temperature > 0;
     const int64_t top_k = params_.top_k.value_or(ranks_some ? offers.max_top_k : 0);
     const int64_t top_k_limit = ranks_some ? offers.max_top_k : 0x7fffffff;
+    if (ranks_some && top_k > offers.max_top_k) {
+      return Fail("top_k",
+                  InvalidArgumentError("top_k is %d; the device of model \"%s\" draws from at most "
+                                       "the %d likeliest tokens",
+                                       top_k, model_.id, offers.max_top_k));
+    }
     RETURN_IF_ERROR(CheckRange("top_k", top_k, ranks_some ? 1 : -1, top_k_limit));
     sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(top_k, 0));
 

@@ -46,6 +46,8 @@ class ValidRequest {
   bool skip_special() const { return skip_special_; }
   bool echo() const { return echo_; }
   bool stream() const { return stream_; }
+  // Tokens that are ready together may share one chunk.
+  bool merge_events() const { return merge_events_; }
   // Alternatives per output token that the client asked for; nullopt: no log-probabilities.
   std::optional<uint32_t> logprobs() const { return sampling_.logprobs; }
   // Likewise for the prompt. Echo with logprobs sets it too.
@@ -78,6 +80,7 @@ class ValidRequest {
   bool skip_special_ = true;
   bool echo_ = false;
   bool stream_ = false;
+  bool merge_events_ = false;
   int32_t priority_ = 0;
   std::string service_tier_;
   uint64_t tenant_ = 0;

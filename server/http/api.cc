@@ -12,6 +12,7 @@
 #include "server/http/json_writer.h"
 #include "server/http/request_json.h"
 #include "server/http/taalas_json.h"
+#include "server/web/web_assets.h"
 
 namespace reticle::server::http {
 namespace {
@@ -82,6 +83,18 @@ class ErrorTask : public Task {
   const std::string headers_;
 };
 
+class WebTask : public Task {
+ public:
+  explicit WebTask(web::WebReply reply) : reply_(std::move(reply)) {}
+  Progress Produce(ResponseWriter& writer, size_t) override {
+    writer.Send(reply_.status, reply_.content_type, reply_.body, reply_.headers);
+    return Progress::kDone;
+  }
+
+ private:
+  const web::WebReply reply_;
+};
+
 void AppendModel(std::string& out, const ModelEntry& model, const std::string& id) {
   out.append(R"({"id":)");
   AppendJsonString(out, id);
@@ -90,9 +103,19 @@ void AppendModel(std::string& out, const ModelEntry& model, const std::string& i
   out.append(R"(,"owned_by":)");
   AppendJsonString(out, model.owned_by);
   out.append(R"(,"root":)");
-  AppendJsonString(out, model.id);
-  out.append(R"(,"parent":null,"max_model_len":)");
+  AppendJsonString(out, model.parent.empty() ? model.id : model.parent);
+  out.append(R"(,"parent":)");
+  if (model.parent.empty()) {
+    out.append("null");
+  } else {
+    AppendJsonString(out, model.parent);
+  }
+  out.append(R"(,"max_model_len":)");
   AppendInt(out, model.limits.max_model_len);
+  if (!model.device.empty()) {
+    out.append(R"(,"device":)");
+    AppendJsonString(out, model.device);
+  }
   out.push_back('}');
 }
 
@@ -214,10 +237,13 @@ absl::StatusOr<Reply> Live() {
 
 absl::StatusOr<Reply> Ready(const ServerContext& context) {
   const Lifecycle lifecycle = context.lifecycle();
+  const bool serving = context.Serving();
   Reply reply;
-  reply.status = lifecycle == Lifecycle::kReady ? 200 : 503;
+  reply.status = serving ? 200 : 503;
   reply.body = R"({"status":)";
-  AppendJsonString(reply.body, ServerContext::LifecycleName(lifecycle));
+  AppendJsonString(reply.body, lifecycle == Lifecycle::kReady && !serving
+                                   ? "no device works"
+                                   : ServerContext::LifecycleName(lifecycle));
   reply.body.append(R"(,"active_requests":)");
   AppendInt(reply.body, context.active_generations());
   reply.body.push_back('}');
@@ -244,6 +270,7 @@ enum class Endpoint {
   kLive,
   kReady,
   kMetrics,
+  kWeb,
   kTaalasGenerate,
   kTaalasModels,
   kTaalasHealth,
@@ -293,6 +320,9 @@ constexpr RouteEntry kRoutes[] = {
     {"/metrics", Endpoint::kMetrics, false},
 };
 
+// The pages of the binary, each at a path of its own; one label for all of them in metrics.
+constexpr RouteEntry kWebRoute = {"/{page}", Endpoint::kWeb, false};
+
 // Of several routes with this path, the one for `method`.
 const RouteEntry* FindRoute(std::string_view path, std::string_view method = "") {
   const RouteEntry* found = nullptr;
@@ -301,7 +331,8 @@ const RouteEntry* FindRoute(std::string_view path, std::string_view method = "")
     if (route.path != path && !(one_model && route.endpoint == Endpoint::kModel)) continue;
     if (found == nullptr || route.post == (method == "POST")) found = &route;
   }
-  return found;
+  if (found != nullptr) return found;
+  return web::FindWebAsset(path) != nullptr ? &kWebRoute : nullptr;
 }
 
 }  // namespace
@@ -414,6 +445,9 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
       return reply([&] { return Metrics(context_); });
+    case Endpoint::kWeb:
+      return std::make_unique<WebTask>(web::AnswerWebRequest(
+          *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));
   }
   return std::make_unique<ErrorTask>(InternalError("no handler for %s", route->path), "");
 }

@@ -64,6 +64,12 @@ void AppendUsageJson(std::string& out, const Usage& usage) {
   AppendMillis(out, static_cast<int64_t>(usage.device_busy_ns));
   out.append(R"(,"energy_mj":)");
   AppendMillis(out, static_cast<int64_t>(usage.energy_nj));
+  out.append(R"(,"recoveries":)");
+  AppendInt(out, usage.recoveries);
+  if (usage.usd_per_million_tokens.has_value()) {
+    out.append(R"(,"usd_per_million_tokens":)");
+    AppendFloat(out, static_cast<float>(*usage.usd_per_million_tokens));
+  }
   out.append("}}");
 }
 

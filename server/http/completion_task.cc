@@ -17,7 +17,10 @@
 namespace reticle::server::http {
 namespace {
 
+// At once, so that little is formatted beyond what may wait for a slow client. Merged ones are
+// small.
 constexpr size_t kTokensPerPull = 64;
+constexpr size_t kMergedPerPull = 256;
 
 struct Prepared {
   CompletionBody body;
@@ -111,6 +114,9 @@ class CompletionTask : public Task, private ChunkSink {
     if (preparation_ != nullptr) preparation_->abandoned.store(true, std::memory_order_release);
   }
 
+  void OnHandedOver(int64_t now_ns) override {
+    if (generation_ != nullptr) generation_->OnHandedOver(now_ns);
+  }
   bool abandon_on_disconnect() const override { return true; }
 
   Progress Produce(ResponseWriter& writer, size_t budget) override {
@@ -148,7 +154,8 @@ class CompletionTask : public Task, private ChunkSink {
   Progress Pull(size_t budget) {
     for (;;) {
       in_chunk_ = false;
-      const Generation::Progress progress = generation_->Pull(*this, kTokensPerPull);
+      const size_t most = generation_->request().merge_events() ? kMergedPerPull : kTokensPerPull;
+      const Generation::Progress progress = generation_->Pull(*this, most);
       if (in_chunk_) writer_->EndChunk();
       switch (progress) {
         case Generation::Progress::kDone:

@@ -12,6 +12,31 @@
 #include "server/http/request_target.h"
 
 namespace reticle::server::http {
+
+ConnectionList::ConnectionList() { ends_.previous = ends_.next = &ends_; }
+
+void ConnectionList::Add(Connection& connection) {
+  Link& link = connection.link_;
+  link.previous = ends_.previous;
+  link.next = &ends_;
+  link.previous->next = &link;
+  ends_.previous = &link;
+}
+
+void ConnectionList::Remove(Connection& connection) {
+  Link& link = connection.link_;
+  if (link.next == nullptr) return;
+  link.previous->next = link.next;
+  link.next->previous = link.previous;
+  link.previous = link.next = nullptr;
+}
+
+Connection* ConnectionList::first() const { return ends_.next->connection; }
+
+Connection* ConnectionList::After(const Connection& connection) {
+  return connection.link_.next->connection;
+}
+
 namespace {
 
 namespace asio = boost::asio;
@@ -19,7 +44,10 @@ namespace beast_http = boost::beast::http;
 using boost::system::error_code;
 
 constexpr size_t kFirstInputBytes = 4096;
-constexpr size_t kKeptOutputBytes = size_t{256} << 10;
+// What a task may add to a buffer that is not yet full.
+constexpr size_t kBeyondBudgetBytes = size_t{48} << 10;
+// Of the buffers of a connection that waits for a request.
+constexpr size_t kKeptIdleBytes = 4096;
 constexpr int64_t kLingerNs = 2'000'000'000;
 // Requests without a good key that a connection may send one after the other, and how long it waits
 // between further ones.
@@ -73,14 +101,16 @@ Connection::Connection(std::unique_ptr<Transport> transport, ServerShared& share
       host_(host),
       peer_(std::move(peer)),
       transport_(std::move(transport)),
+      wake_target_(std::make_shared<WakeTarget>(host.wakes(), this)),
       input_(kFirstInputBytes) {
+  link_.connection = this;
   const int64_t open = shared_.open.fetch_add(1) + 1;
-  shared_.context->probe().OnConnectionsChanged("http", open);
+  shared_.context->probe().OnConnectionsChanged(shared_.options.front, open);
 }
 
 Connection::~Connection() {
   const int64_t open = shared_.open.fetch_sub(1) - 1;
-  shared_.context->probe().OnConnectionsChanged("http", open);
+  shared_.context->probe().OnConnectionsChanged(shared_.options.front, open);
 }
 
 int64_t Connection::Now() const { return shared_.context->clock().NowNanos(); }
@@ -88,6 +118,10 @@ int64_t Connection::Now() const { return shared_.context->clock().NowNanos(); }
 void Connection::Enter(Phase phase) {
   phase_ = phase;
   phase_since_ns_ = Now();
+  const bool idle = phase == Phase::kIdle;
+  // Again when it was idle before, so that the list stays in the order of time.
+  if (idle || listed_idle_) host_.Place(*this, idle);
+  listed_idle_ = idle;
 }
 
 void Connection::SetBusy(bool busy) {
@@ -97,7 +131,6 @@ void Connection::SetBusy(bool busy) {
 }
 
 void Connection::Start() {
-  waker_ = [&host = host_, weak = weak_from_this()] { host.QueueWake(weak); };
   Enter(Phase::kHandshake);
   transport_->Handshake(shared_from_this());
 }
@@ -169,7 +202,12 @@ void Connection::Run() {
   }
   if (closed_) return;
   if (input_closed_ && task_ == nullptr) close_after_ = true;
-  Flush();
+  const bool more = writer_.buffer().size() >= budget;
+  if (Flush() && more && !closed_) {
+    // The others first.
+    host_.wakes().Push(wake_target_);
+  }
+  if (closed_) return;
   if (close_after_ && task_ == nullptr && !writing_) return BeginLinger();
   Read();
 }
@@ -323,6 +361,10 @@ void Connection::Dispatch() {
   request.method = method_;
   request.request_id = terms.request_id;
   request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
+  request.authorization = std::string(View(message[beast_http::field::authorization]));
+  request.origin = std::string(View(message[beast_http::field::origin]));
+  request.if_none_match = std::string(View(message[beast_http::field::if_none_match]));
+  request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
   request.content_type = std::string(View(message[beast_http::field::content_type]));
@@ -344,7 +386,8 @@ void Connection::Dispatch() {
   if (preflight) return AnswerPreflight(origin);
   route_ = shared_.handler->Route(*path);
   request.path = *std::move(path);
-  task_ = shared_.handler->Start(std::move(request), waker_);
+  task_ = shared_.handler->Start(std::move(request),
+                                 [target = wake_target_] { target->queue.Push(target); });
 }
 
 // Answers a request that could not be read to its end; nothing after it can be understood.
@@ -366,34 +409,65 @@ void Connection::Refuse(absl::Status error) {
 
 void Connection::FinishExchange(int status) {
   shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
-  task_.reset();
+  finished_task_ = std::move(task_);
   caller_.reset();
   if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
   Enter(Phase::kIdle);
 }
 
-void Connection::Flush() {
-  if (writing_ || closed_) return;
-  if (writer_.buffer().empty()) {
-    if (task_ == nullptr && parser_ == nullptr) SetBusy(false);
-    return;
+bool Connection::Flush() {
+  if (writing_ || closed_) return false;
+  std::string& ready = writer_.buffer();
+  if (!ready.empty()) {
+    error_code error;
+    const size_t taken = transport_->TryWrite(asio::buffer(ready), error);
+    if (error) {
+      OnWriteFailed();
+      return false;
+    }
+    if (taken < ready.size()) {
+      output_.swap(ready);
+      // A client that is behind once is so again: room for all that may wait for it.
+      const size_t room = shared_.options.max_unsent_bytes + kBeyondBudgetBytes;
+      for (std::string* buffer : {&output_, &ready}) buffer->reserve(room);
+      written_ = taken;
+      writing_ = true;
+      write_progress_ns_ = Now();
+      if (listed_idle_) host_.Place(*this, listed_idle_ = false);
+      transport_->WriteSome(asio::buffer(output_.data() + taken, output_.size() - taken),
+                            shared_from_this());
+      return false;
+    }
+    ready.clear();
+    OnAllWritten();
   }
-  output_.swap(writer_.buffer());
-  written_ = 0;
-  writing_ = true;
-  write_progress_ns_ = Now();
-  transport_->WriteSome(asio::buffer(output_), shared_from_this());
+  if (task_ == nullptr && parser_ == nullptr) SetBusy(false);
+  return true;
+}
+
+void Connection::OnAllWritten() {
+  for (std::unique_ptr<Task>* task : {&finished_task_, &task_}) {
+    if (*task != nullptr) (*task)->OnHandedOver(Now());
+  }
+  finished_task_.reset();
+  if (task_ != nullptr) return;
+  // A connection that waits for a request keeps little.
+  for (std::string* buffer : {&output_, &writer_.buffer()}) {
+    if (buffer->empty() && buffer->capacity() > kKeptIdleBytes) buffer->shrink_to_fit();
+  }
+}
+
+void Connection::OnWriteFailed() {
+  if (task_ != nullptr) {
+    LogInfo("request %s: the client went away; cancelled", writer_.request_id());
+  }
+  Close();
 }
 
 void Connection::OnWritten(error_code error, size_t bytes) {
   writing_ = false;
   if (closed_) return;
-  if (error) {
-    if (task_ != nullptr) {
-      LogInfo("request %s: the client went away; cancelled", writer_.request_id());
-    }
-    return Close();
-  }
+  if (error) return OnWriteFailed();
   write_progress_ns_ = Now();
   written_ += bytes;
   if (written_ < output_.size()) {
@@ -403,7 +477,8 @@ void Connection::OnWritten(error_code error, size_t bytes) {
     return;
   }
   output_.clear();
-  if (output_.capacity() > kKeptOutputBytes) output_.shrink_to_fit();
+  if (phase_ == Phase::kIdle && !listed_idle_) host_.Place(*this, listed_idle_ = true);
+  if (writer_.buffer().empty()) OnAllWritten();
   Run();
 }
 
@@ -470,7 +545,9 @@ void Connection::Close() {
     shared_.context->probe().OnHttpRequest(route_, method_, 499, Now() - arrival_ns_);
     task_.reset();
   }
+  finished_task_.reset();
   SetBusy(false);
+  wake_target_->connection = nullptr;
   transport_->Close();
   host_.Forget(*this);
 }

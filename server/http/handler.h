@@ -19,10 +19,14 @@ struct HttpRequest {
   std::string method;
   std::string path;  // percent-decoded, without the query
   std::string body;
-  std::string content_type;
+  std::string timeout_ms;                // the x-request-timeout-ms header; may be empty
+  std::string authorization;             // that header; may be empty
+  std::string origin;                    // likewise: a page in a browser asks
+  std::string if_none_match;             // headers of the same name; may be empty
+  std::string accept_encoding;           // likewise
+  std::string content_type;              // likewise
   std::string peer;                      // the client's network address
   std::shared_ptr<const Caller> caller;  // null for servers without accounts, and open paths
-  std::string timeout_ms;                // the x-request-timeout-ms header; may be empty
   std::string request_id;
   int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
 };
@@ -45,6 +49,8 @@ class Task {
   // or more; it is not called while the buffer is that full, which is how a slow client holds back
   // its own stream.
   virtual Progress Produce(ResponseWriter& writer, size_t budget) = 0;
+  // All that was produced so far is the socket's, since `now_ns` on the server's clock.
+  virtual void OnHandedOver(int64_t now_ns) {}
   // Whether the work is to be given up as soon as the client closes its side.
   virtual bool abandon_on_disconnect() const { return false; }
 };

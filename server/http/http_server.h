@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/core/front.h"
+#include "server/core/loop_task.h"
 #include "server/core/server_context.h"
 
 namespace reticle::server::http {
@@ -35,17 +36,25 @@ struct HttpOptions {
   // PEM files; both or neither. With them every connection is TLS (1.2 or later).
   std::string tls_cert;
   std::string tls_key;
+  // What the connections are called in metrics.
+  std::string front = "http";
 
   absl::Status Validate() const;
 };
 
+class Handler;
+
 // Thread-safe but for construction and destruction.
-class HttpServer : public Front {
+class HttpServer : public Front, public LoopHost {
  public:
   // Binds, listens and starts the threads. `context` must outlive the server. INVALID_ARGUMENT for
   // options, UNAVAILABLE naming the address when it cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
                                                            ServerContext& context);
+  // The same with another API than the public one; `handler` must outlive the server.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
+                                                           ServerContext& context,
+                                                           Handler* handler);
   // Closes every connection, cancels what runs, joins the threads.
   ~HttpServer() override;
   HttpServer(const HttpServer&) = delete;
@@ -59,6 +68,9 @@ class HttpServer : public Front {
   // Connections with a request that is not yet answered to the last byte.
   int64_t busy() const override;
   int64_t open_connections() const;
+  // Tasks are spread over the I/O threads in the order in which they come.
+  void Attach(LoopTask& task) override;
+  void Detach(LoopTask& task) override;
 
  private:
   HttpServer();

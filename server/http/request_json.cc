@@ -79,6 +79,8 @@ absl::Status ReadStreamOptions(std::string_view name, const Json& value, Draft& 
       RETURN_IF_ERROR(ReadBool(field, member.value, draft.body.include_usage));
     } else if (member.key == "continuous_usage_stats") {
       RETURN_IF_ERROR(ReadBool(field, member.value, draft.body.continuous_usage_stats));
+    } else if (member.key == "merge_events") {
+      RETURN_IF_ERROR(ReadBool(field, member.value, draft.body.params.merge_events));
     } else if (member.key == "include_obfuscation") {
       RETURN_IF_ERROR(RefuseTrue(field, member.value, draft));
     } else {

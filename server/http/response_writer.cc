@@ -65,7 +65,7 @@ void ResponseWriter::Send(int status, std::string_view content_type, std::string
   buffer_.append("Content-Length: ");
   AppendInt(buffer_, static_cast<int64_t>(body.size()));
   buffer_.append("\r\n\r\n");
-  if (!terms_.head) buffer_.append(body);
+  if (!terms_.head && status != 304) buffer_.append(body);
 }
 
 void ResponseWriter::SendError(const absl::Status& error, std::string_view extra_headers) {

@@ -28,7 +28,7 @@ class ResponseWriter {
  public:
   void Begin(ReplyTerms terms);
 
-  // `extra_headers`: whole lines, each ending in CRLF.
+  // `extra_headers`: whole lines, each ending in CRLF. The body of a 304 is announced, not sent.
   void Send(int status, std::string_view content_type, std::string_view body,
             std::string_view extra_headers = {});
   // OpenAI's error shape, the status and headers that error.h gives.

@@ -109,7 +109,7 @@ class PostgresDatabase : public Database {
 
   PGconn* const connection_;
   bool in_transaction_ = false;
-  uint64_t statements_ = 0;  // prepared so far, failed ones included
+  uint64_t statements_ = 0;                                // prepared so far, failed ones included
   std::unordered_map<std::string, std::string> prepared_;  // SQL to statement name
 };
 
