@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/retry_after.h"
 #include "base/status.h"
 #include "scheduler/engine_impl.h"
 #include "scheduler/validate.h"
@@ -15,6 +16,8 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
+// When to ask again a queue that is full and has not moved yet.
+constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 constexpr int64_t kSwapsPerTurn = 20;
 constexpr int64_t kShortestTurnNs = 20'000'000;
 
@@ -55,6 +58,8 @@ Engine::Impl::Impl(Engine& engine, std::unique_ptr<backends::Device> device,
                                options.run_ahead == 0 ? kDefaultRunAhead : options.run_ahead);
   limits_.unit_tokens = memory_.unit_tokens();
   limits_.reserve_units = memory_.total() / 100;
+  limits_.yield_priority = options.shed_priority;
+  limits_.kept_slots = (limits_.max_running + 14) / 16;  // none of a single one
   lockstep_ = capabilities_.max_decode_credits == 1;
   swaps_adapters_ = device_->Has(RETICLE_FEATURE_ADAPTERS) && capabilities_.adapter_swap_ns > 0;
   const int64_t swap_ns = static_cast<int64_t>(capabilities_.adapter_swap_ns);
@@ -122,10 +127,19 @@ absl::Status Engine::Impl::Enqueue(Request request) {
     return UnavailableError("device '%s' is %s", capabilities_.device_name,
                             DeviceStateName(state_.load()));
   }
-  const uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
-  if (waiting + count > options_.max_waiting) {
-    return ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
-                                  waiting, count, options_.max_waiting);
+  const bool shed_first = request.priority >= options_.shed_priority;
+  uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
+  if (!shed_first) waiting -= shed_first_count_.load(std::memory_order_relaxed);
+  const uint32_t limit = shed_first ? std::max(options_.max_waiting / 2, 1u) : options_.max_waiting;
+  if (waiting + count > limit) {
+    // As many as are too many must be admitted first.
+    const int64_t interval_ns = admission_interval_ns_.load(std::memory_order_relaxed);
+    const int64_t wait_ns =
+        interval_ns == 0 ? kUnknownWaitNs : interval_ns * (waiting + count - limit);
+    return WithRetryAfter(
+        ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
+                               waiting, count, limit),
+        wait_ns);
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);
@@ -135,7 +149,7 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   for (const std::shared_ptr<TokenStream>& stream : request.outputs) {
     RETICLE_CHECK(stream->Attach(signal_));
   }
-  waiting_count_.fetch_add(count, std::memory_order_relaxed);
+  CountWaiting(request, static_cast<int32_t>(count));
   alive_.fetch_add(count, std::memory_order_relaxed);
   submitted_.push_back({std::move(request), NextArrival()});
   return absl::OkStatus();
@@ -178,7 +192,7 @@ bool Engine::Impl::TakeSignals() {
     for (Displaced& displaced : adopted) AddDisplaced(std::move(displaced));
     for (Submission& submission : submitted) AddSequences(std::move(submission));
     // What came while the device was being lost.
-    if (lost() && !waiting_.empty()) {
+    if (lost() && waiting_.size() > 0) {
       Rehouse();
       AwaitDevice();
     }
@@ -294,7 +308,7 @@ void Engine::Impl::CheckInvariants() const {
   RETICLE_CHECK(running_.size() + free_slots_.size() == slots_.size());
   RETICLE_CHECK(running_.size() + waiting_.size() == sequences_.size());
   RETICLE_CHECK(touched_.empty() && gone_.empty());
-  for (const Sequence* sequence : waiting_) {
+  for (const Sequence* sequence : waiting_.All()) {
     RETICLE_CHECK(sequence->state == Sequence::State::kWaiting);
     RETICLE_CHECK(!sequence->on_device && sequence->lease.units() == 0 && sequence->idle());
   }

@@ -28,6 +28,10 @@ struct EngineOptions {
   uint32_t max_running = 0;
   // Sequences that may wait for admission before Submit refuses with RESOURCE_EXHAUSTED.
   uint32_t max_waiting = 1024;
+  // Sequences of this priority or worse are refused when half of max_waiting wait, and leave the
+  // whole of it to better ones: overload sheds them first. They also leave a sixteenth of the
+  // places that run to better ones.
+  int32_t shed_priority = INT32_MAX;
   bool prefix_cache = true;
   // Decode credits granted ahead to a device that can run ahead; 0: as the device allows, at
   // most 64.

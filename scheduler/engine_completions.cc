@@ -122,6 +122,7 @@ void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& complet
     return;
   }
   --sequence->credits;
+  sequence->account->served += kOutputWeight;
   sequence->fruitless = 0;
   if (sequence->credits <= limits_.run_ahead / 2) dirty_ = true;
   PublishBlocks(sequence, completion.position);

@@ -23,6 +23,7 @@
 #include "scheduler/device_clock.h"
 #include "scheduler/engine.h"
 #include "scheduler/engine_signal.h"
+#include "scheduler/fairness.h"
 #include "scheduler/kv_memory.h"
 #include "scheduler/policy.h"
 #include "scheduler/sequence.h"
@@ -69,6 +70,8 @@ struct Engine::Impl {
   }
   RunningSnapshot SnapshotRunning(Sequence& sequence);
   WaitingSnapshot SnapshotWaiting(Sequence& sequence);
+  // Marks what runs beyond its tenant's share while another waits below its own.
+  void MarkShares();
   uint32_t OutputRoom(const Sequence& sequence) const;
   bool HeldBySibling(const Sequence& sequence) const;
   // The longest prefix that may come from the cache, as names.
@@ -125,6 +128,8 @@ struct Engine::Impl {
   std::shared_ptr<Group> NewGroup(Request request);
   void AddSequence(const std::shared_ptr<Group>& group, SequenceProgress progress);
   void EnterWaiting(Sequence* sequence);
+  // Moves the counts of the waiting by `change`.
+  void CountWaiting(const Request& request, int32_t change);
   void LeaveWaiting(Sequence* sequence);
   void EnterRunning(Sequence* sequence);
   void LeaveRunning(Sequence* sequence);
@@ -163,6 +168,8 @@ struct Engine::Impl {
   std::atomic<uint64_t> current_adapter_{0};
   std::atomic<uint32_t> alive_{0};  // sequences submitted and not gone
   std::atomic<uint32_t> waiting_count_{0};
+  std::atomic<uint32_t> shed_first_count_{0};      // of these, of shed_priority or worse
+  std::atomic<int64_t> admission_interval_ns_{0};  // on average; 0: nothing was admitted yet
   std::atomic<uint32_t> gauge_running_{0};
   std::atomic<uint32_t> gauge_used_{0};
   mutable Mutex mutex_;
@@ -181,11 +188,12 @@ struct Engine::Impl {
   int64_t now_ns_ = 0;
   DeviceClock device_clock_;
   bool owed_ = false;  // the device owed completions before the last plan
+  int64_t last_admission_ns_ = 0;
   bool dirty_ = true;  // a new plan may differ from "nothing"
   uint64_t next_id_ = 1;
   uint64_t next_device_id_ = 1;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Sequence>> sequences_;
-  std::set<Sequence*, ServedBefore> waiting_;
+  FairQueue waiting_;
   std::vector<Sequence*> running_;  // in order of service; whatever holds memory
   std::vector<Sequence*> slots_;    // by tag
   std::vector<uint32_t> free_slots_;

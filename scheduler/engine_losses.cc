@@ -223,7 +223,7 @@ void Engine::Impl::Rehouse() {
     }
   };
   for (const Sequence* sequence : running_) add(sequence);
-  for (const Sequence* sequence : waiting_) add(sequence);
+  for (const Sequence* sequence : waiting_.All()) add(sequence);
   uint32_t moved = 0;
   for (const std::shared_ptr<Group>& group : groups) {
     const auto alive =
@@ -279,7 +279,7 @@ absl::Status Engine::Impl::Adopt(Displaced& displaced) {
     for (const SequenceProgress& progress : displaced.choices) {
       displaced.request.outputs[progress.choice]->MoveTo(signal_);
     }
-    waiting_count_.fetch_add(count, std::memory_order_relaxed);
+    CountWaiting(displaced.request, static_cast<int32_t>(count));
     alive_.fetch_add(count, std::memory_order_relaxed);
     adopted_.push_back(std::move(displaced));
   }

@@ -11,6 +11,8 @@ constexpr int64_t kRetryNs = 1'000'000;
 // Output tokens for which a sequence has room from the start: what is not touched costs no memory,
 // and what grows later has to be copied between two tokens.
 constexpr uint32_t kReservedOutput = 65536;
+// Waiting sequences that are looked at although no place is free.
+constexpr size_t kNewcomers = 8;
 
 }  // namespace
 
@@ -47,7 +49,7 @@ void Engine::Impl::TakeTurn() {
     if (sequence->state != Sequence::State::kRunning) continue;
     demand.wants = demand.wants || !sequence->idle() || sequence->stream().FreeSlots() > 0;
   }
-  for (const Sequence* sequence : waiting_) {
+  for (const Sequence* sequence : waiting_.All()) {
     AdapterDemand& demand = demand_of(sequence);
     demand.wants = demand.wants || sequence->stream().FreeSlots() > 0;
   }
@@ -68,9 +70,13 @@ void Engine::Impl::TakeSnapshot() {
   }
   snapshot_.waiting.clear();
   candidates_.clear();
-  const size_t wanted = std::max<size_t>(limits_.max_running - running_.size(), 1);
-  for (Sequence* sequence : waiting_) {
-    if (candidates_.size() == wanted) break;
+  // Tenants below their share may get the places of others.
+  const size_t free_slots = limits_.max_running - running_.size();
+  const size_t wanted = free_slots > kNewcomers ? free_slots : free_slots + kNewcomers;
+  FairQueue::Cursor cursor(waiting_);
+  while (candidates_.size() < wanted) {
+    Sequence* const sequence = cursor.Next();
+    if (sequence == nullptr) break;
     if (HeldBySibling(*sequence) || !HasTurn(*sequence)) continue;
     // The first token of a prompt is reported at once, without a log-probability.
     const uint32_t at_once = sequence->reports_prompt() && sequence->prompt_reported == 0 ? 1 : 0;
@@ -79,6 +85,40 @@ void Engine::Impl::TakeSnapshot() {
     snapshot_.waiting.back().event_room =
         static_cast<uint32_t>(sequence->stream().FreeSlots()) - at_once;
     candidates_.push_back(sequence);
+  }
+  MarkShares();
+}
+
+void Engine::Impl::MarkShares() {
+  // Only priorities at which somebody waits matter.
+  for (size_t first = 0; first < candidates_.size();) {
+    const int32_t priority = candidates_[first]->request().priority;
+    size_t end = first;
+    while (end < candidates_.size() && candidates_[end]->request().priority == priority) ++end;
+    if (waiting_.Contended(priority)) {
+      const uint32_t share = waiting_.Share(priority, limits_.max_running);
+      double least = 0;
+      bool below = false;
+      for (size_t i = first; i < end; ++i) {
+        const FairAccount& account = *candidates_[i]->account;
+        if (account.running >= share) continue;
+        snapshot_.waiting[i].below_share = true;
+        least = below ? std::min(least, account.served) : account.served;
+        below = true;
+      }
+      for (Sequence* sequence : running_) {
+        FairAccount& account = *sequence->account;
+        account.surplus = account.running > share ? account.running - share : 0;
+      }
+      for (size_t i = running_.size(); below && i > 0; --i) {
+        FairAccount& account = *running_[i - 1]->account;
+        if (running_[i - 1]->request().priority != priority || account.surplus == 0) continue;
+        if (account.served < least) continue;
+        --account.surplus;
+        snapshot_.running[i - 1].surplus = true;
+      }
+    }
+    first = end;
   }
 }
 
@@ -198,6 +238,15 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     sequence->tokens.assign(prompt.begin(), prompt.end());
   }
   if (sequence->admitted_ns < 0) {
+    const int64_t interval_ns =
+        now_ns_ - std::max(last_admission_ns_, sequence->request().arrival_ns);
+    const int64_t average_ns = admission_interval_ns_.load(std::memory_order_relaxed);
+    admission_interval_ns_.store(std::max<int64_t>(average_ns + (interval_ns - average_ns) / 8, 1),
+                                 std::memory_order_relaxed);
+    last_admission_ns_ = now_ns_;
+    sequence->account->served +=
+        kInputWeight *
+        (sequence->prompt_tokens() - std::min(sequence->positions, sequence->prompt_tokens()));
     sequence->admitted_ns = now_ns_;
     sequence->cached_tokens = sequence->positions;
     probe_.OnAdmitted(sequence->request(), sequence->prompt_tokens(), sequence->cached_tokens,

@@ -34,7 +34,8 @@ void Engine::Impl::AddSequence(const std::shared_ptr<Group>& group, SequenceProg
   group->choices[sequence->choice] = sequence.get();
   const int64_t deadline_ns = group->request.deadline_ns;
   if (deadline_ns != 0) deadlines_.emplace(deadline_ns, next_id_);
-  waiting_.insert(sequence.get());
+  sequence->account = waiting_.Account(group->request.priority, group->request.tenant);
+  waiting_.Add(sequence.get());
   sequences_.emplace(next_id_, std::move(sequence));
   ++next_id_;
   dirty_ = true;
@@ -58,18 +59,25 @@ void Engine::Impl::AddSequences(Submission submission) {
 
 void Engine::Impl::EnterWaiting(Sequence* sequence) {
   sequence->state = Sequence::State::kWaiting;
-  waiting_.insert(sequence);
-  waiting_count_.fetch_add(1, std::memory_order_relaxed);
+  waiting_.Add(sequence);
+  CountWaiting(sequence->request(), 1);
   dirty_ = true;
 }
 
 void Engine::Impl::LeaveWaiting(Sequence* sequence) {
-  waiting_.erase(sequence);
-  waiting_count_.fetch_sub(1, std::memory_order_relaxed);
+  waiting_.Remove(sequence);
+  CountWaiting(sequence->request(), -1);
+}
+
+void Engine::Impl::CountWaiting(const Request& request, int32_t change) {
+  waiting_count_.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
+  if (request.priority < options_.shed_priority) return;
+  shed_first_count_.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
 }
 
 void Engine::Impl::EnterRunning(Sequence* sequence) {
   sequence->state = Sequence::State::kRunning;
+  waiting_.OnRunning(sequence);
   running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore()),
                   sequence);
   sequence->slot = free_slots_.back();
@@ -81,6 +89,7 @@ void Engine::Impl::LeaveRunning(Sequence* sequence) {
   const auto found = std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore());
   RETICLE_CHECK(found != running_.end() && *found == sequence);
   running_.erase(found);
+  waiting_.OnNotRunning(sequence);
   slots_[sequence->slot] = nullptr;
   free_slots_.push_back(sequence->slot);
   sequence->lease.Release();

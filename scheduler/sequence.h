@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "scheduler/fairness.h"
 #include "scheduler/kv_memory.h"
 #include "scheduler/refuge.h"
 #include "scheduler/request.h"
@@ -36,6 +37,7 @@ struct Sequence : SequenceProgress {
 
   SequenceId id;
   std::shared_ptr<Group> group;
+  FairAccount* account = nullptr;
   State state = State::kWaiting;
 
   KvLease lease;

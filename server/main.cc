@@ -11,6 +11,7 @@
 #include "server/cli/card.h"
 #include "server/cli/compare.h"
 #include "server/cli/devices.h"
+#include "server/cli/keys.h"
 #include "server/cli/load.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
@@ -104,6 +105,7 @@ constexpr Command kCommands[] = {
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
     {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
+    {"keys", "administer accounts and keys", reticle::server::cli::RunKeys},
     {"load", "put load on a server and measure it", RunLoad},
     {"bench", "measure the server's own cost", reticle::server::bench::RunBench},
 };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/tenants/key_admin.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -37,7 +38,8 @@ absl::StatusOr<std::string> Token(const ServeOptions& options) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options, LoadedModel& model,
-                                                    ServerContext& context) {
+                                                    ServerContext& context,
+                                                    tenants::Accounts* accounts) {
   ASSIGN_OR_RETURN(const std::string token, Token(options));
   ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.admin));
   if (token.empty() && !IsLoopback(listen.host)) {
@@ -62,6 +64,16 @@ absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options,
   admin->devices_.adapters = admin.get();
   admin->devices_.drain = [] { kill(getpid(), SIGTERM); };
   AddDeviceRoutes(admin->devices_, admin->router_);
+  if (accounts != nullptr) {
+    admin->router_.AddSlow(
+        "POST", "/admin/keys/{verb}",
+        [accounts](const AdminRequest& request) -> absl::StatusOr<AdminReply> {
+          AdminReply reply;
+          ASSIGN_OR_RETURN(reply.body,
+                           tenants::HandleKeyAdmin(*accounts, request.parameters[0], request.body));
+          return reply;
+        });
+  }
   http::HttpOptions http = options.http_options;
   http.host = std::move(listen.host);
   http.port = listen.port;

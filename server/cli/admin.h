@@ -12,15 +12,17 @@
 #include "server/cli/serve_options.h"
 #include "server/core/server_context.h"
 #include "server/http/http_server.h"
+#include "server/tenants/accounts.h"
 
 namespace reticle::server::cli {
 
 class Admin : private AdapterStore {
  public:
   // Listens on options.admin. INVALID_ARGUMENT when that is beyond loopback and there is no token.
-  // `model` and `context` must outlive it.
+  // `accounts` may be null: there are none. What is named must outlive it.
   static absl::StatusOr<std::unique_ptr<Admin>> Start(const ServeOptions& options,
-                                                      LoadedModel& model, ServerContext& context);
+                                                      LoadedModel& model, ServerContext& context,
+                                                      tenants::Accounts* accounts);
   ~Admin() override;
 
   std::string address() const { return server_->address(); }

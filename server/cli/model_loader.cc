@@ -135,6 +135,8 @@ scheduler::EngineOptions MakeEngineOptions(const ServeOptions& options) {
   scheduler::EngineOptions engine;
   engine.step_token_budget = options.step_tokens;
   engine.max_waiting = options.max_waiting;
+  // Flex and free traffic of servers with accounts (server/tenants/tier.h).
+  if (options.tenants) engine.shed_priority = 20;
   engine.prefix_cache = options.prefix_cache;
   engine.run_ahead = options.run_ahead;
   engine.watchdog_ns = options.watchdog_ms < 0 ? -1 : options.watchdog_ms * 1'000'000;

@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "server/cli/admin.h"
 #include "server/http/http_server.h"
+#include "server/tenants/accounts.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -56,6 +57,20 @@ class Signals {
   sigset_t set_;
 };
 
+absl::StatusOr<std::unique_ptr<tenants::Accounts>> OpenAccounts(const ServeOptions& options,
+                                                                ServerProbe* probe) {
+  tenants::AccountsOptions accounts;
+  accounts.store = options.tenants_store;
+  accounts.secret_file = options.tenants_secret;
+  accounts.auto_approve_per_day = options.auto_approve_per_day;
+  accounts.applications_per_hour = options.applications_per_hour;
+  accounts.redis = options.redis;
+  for (const std::string& limit : options.tier_limits) {
+    RETURN_IF_ERROR(accounts.tiers.Set(limit));
+  }
+  return tenants::Accounts::Open(std::move(accounts), Clock::Monotonic(), probe);
+}
+
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "reticle serve: %s\n", std::string(status.message()).c_str());
   return 1;
@@ -91,8 +106,25 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   Signals signals;
   SetLogLevel(ParseLogLevel(options.log_level));
 
+  std::unique_ptr<tenants::Accounts> accounts;
+  if (options.tenants) {
+    auto opened = OpenAccounts(options, parts.server_probe);
+    if (!opened.ok()) return Fail(opened.status());
+    accounts = *std::move(opened);
+  }
+  std::atomic<LoadedModel*> live{nullptr};
   ServerContext::Options context_options;
   context_options.render_metrics = parts.render_metrics;
+  context_options.gate = accounts.get();
+  context_options.queue_size = [&live] {
+    int64_t waiting = 0;
+    if (LoadedModel* const loaded_model = live.load(std::memory_order_acquire)) {
+      for (const auto& group : loaded_model->groups()) {
+        waiting += group->dispatcher().Gauges().waiting;
+      }
+    }
+    return waiting;
+  };
   ServerContext context(std::move(context_options), Clock::Monotonic(), parts.server_probe);
   // Destroyed in reverse: the fronts, with what they still generate, before the engines.
   std::unique_ptr<LoadedModel> model;
@@ -128,9 +160,10 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   loader.join();
   if (!loaded.ok()) return Fail(loaded.status());
   model = *std::move(loaded);
+  live.store(model.get(), std::memory_order_release);
   if (parts.on_model) parts.on_model(model.get());
   if (options.admin != "none") {
-    auto started = Admin::Start(options, *model, context);
+    auto started = Admin::Start(options, *model, context, accounts.get());
     if (!started.ok()) return Fail(started.status());
     admin = *std::move(started);
     std::printf("Admin %s\n", admin->address().c_str());
@@ -165,6 +198,7 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   grpc.reset();
   http.reset();
   if (parts.on_model) parts.on_model(nullptr);
+  live.store(nullptr, std::memory_order_release);
   model.reset();
   LogInfo("drained");
   return 0;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/tenants/tier.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -142,6 +143,23 @@ std::vector<Setting> Settings(ServeOptions& o) {
       Make("--tls-cert", "http.tls_cert", h.tls_cert, "PEM certificate chain; serves HTTPS"),
       Make("--tls-key", "http.tls_key", h.tls_key, "PEM key of the certificate"),
       Make("--grpc", "grpc.listen", o.grpc, "HOST:PORT, PORT or none; port 0 picks a free one"),
+      Make("--cors-origin", "http.cors_origins", h.cors_origins,
+           "Origin whose pages may call this server, or *; repeatable; none: CORS is off"),
+      Make("--free-tier", "tenants.enabled", o.tenants,
+           "Serve holders of a key only, within the limits of their tier (docs/free-tier.md)"),
+      Make("--tenants-store", "tenants.store", o.tenants_store,
+           "Accounts, keys and usage: an SQLite file, or postgresql://..."),
+      Make("--tenants-secret", "tenants.secret_file", o.tenants_secret,
+           "File with the secret of the keys' digests, made when it is not there; empty: STORE"
+           ".secret"),
+      Make("--tier-limit", "tenants.limits", o.tier_limits,
+           "TIER.LIMIT=NUMBER, such as free.requests_per_minute=30; repeatable"),
+      Make("--auto-approve", "tenants.auto_approve_per_day", o.auto_approve_per_day,
+           "Applications a day that need no operator's approval"),
+      Make("--applications-per-hour", "tenants.applications_per_hour", o.applications_per_hour,
+           "Applications for a key that one address may send; 0: no limit"),
+      Make("--redis", "tenants.redis", o.redis,
+           "redis://HOST:PORT shares quotas over replicas; empty: each counts by itself"),
       Make("--admin", "admin.listen", o.admin,
            "HOST:PORT, PORT or none: the operator's listener (docs/admin-api.md)"),
       Make("--admin-token", "admin.token", o.admin_token,
@@ -243,6 +261,8 @@ absl::Status ServeOptions::Validate() const {
     return InvalidArgumentError(
         "--log-level is \"%s\"; it must be debug, info, warning, error or off", log_level);
   }
+  tenants::TierTable tiers;
+  for (const std::string& limit : tier_limits) RETURN_IF_ERROR(tiers.Set(limit));
   return http_options.Validate();
 }
 

@@ -65,6 +65,15 @@ struct ServeOptions {
   std::string admin_token;         // that its callers must bear; needed beyond loopback
   std::string admin_token_file;    // a file that holds it
 
+  // Accounts: keys, tiers, quotas. Without them everybody is served.
+  bool tenants = false;
+  std::string tenants_store = "reticle-tenants.db";  // or postgresql://...
+  std::string tenants_secret;                        // empty: beside the store
+  std::vector<std::string> tier_limits;              // "free.requests_per_minute=30"
+  int64_t auto_approve_per_day = 0;
+  int64_t applications_per_hour = 5;  // of one address
+  std::string redis;
+
   int64_t drain_timeout_s = 30;
   std::string log_level = "info";  // debug, info, warning, error, off
 

@@ -158,6 +158,7 @@ absl::Status Generation::Impl::Submit() {
     sequence.sampling = request.sampling();
     sequence.max_tokens = std::max(request.max_tokens(), 1u);
     sequence.priority = request.priority();
+    sequence.tenant = request.tenant();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
     sequence.adapter = model.adapter;
@@ -167,6 +168,9 @@ absl::Status Generation::Impl::Submit() {
     RETURN_IF_ERROR(model.sink->Submit(std::move(sequence)));
     usage.usd_per_million_tokens = model.usd_per_million_tokens;
     usage.prompt_tokens += request.prompts()[p].tokens->size();
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Progress(usage.prompt_tokens, 0);
   }
   return absl::OkStatus();
 }
@@ -183,6 +187,9 @@ Generation::Progress Generation::Impl::Pull(ChunkSink& sink, size_t max_tokens) 
       return Progress::kMore;
     }
     left -= std::min(left, PullChoice(index, sink, left));
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Progress(usage.prompt_tokens, usage.completion_tokens);
   }
   if (request.stream() && left < max_tokens) ledger.OnFramed(context.clock().NowNanos());
   if (!status.ok() || ended == count) {
@@ -430,6 +437,9 @@ void Generation::Impl::Report(Outcome outcome) {
   reported = true;
   for (const Choice& choice : choices) {
     if (!choice.finished) context.probe().OnChoiceFinished(request.model().id, outcome);
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Settle({usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens});
   }
   RequestRecord record;
   record.model = request.model().id;

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "server/core/gate.h"
 #include "server/core/model.h"
 #include "server/core/server_probe.h"
 #include "server/core/valid_request.h"
@@ -28,6 +29,10 @@ class ServerContext {
     RequestLimits limits;
     // Text of GET /metrics (Prometheus exposition format). Empty function: no metrics.
     std::function<std::string()> render_metrics;
+    // Requests that wait for a device; empty function: not known.
+    std::function<int64_t()> queue_size;
+    // Who may use the server; null: everybody. Must outlive the context.
+    Gate* gate = nullptr;
   };
 
   // `clock` must be the engines' clock; it and `probe` (null: nobody listens) must outlive this.

@@ -40,6 +40,7 @@ std::optional<int64_t> TimeLeftMs(const grpc::CallbackServerContext& call) {
 absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
                                          const grpc::CallbackServerContext& call,
                                          const v1::GenerateRequest& request, bool stream) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller, CallerOf(server, call));
   RETURN_IF_ERROR(server.CheckAdmission());
   const int64_t arrival_ns = server.clock().NowNanos();
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
@@ -49,7 +50,7 @@ absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
   if (const std::optional<int64_t> left = TimeLeftMs(call)) {
     params.timeout_ms = std::min(*left, server.options().limits.max_timeout_ms);
   }
-  return Validate(std::move(params), std::move(model), server.options().limits);
+  return Admit(std::move(params), std::move(model), caller, server);
 }
 
 // The common part: a generation, driven on the worker by events, with a client that may go away.

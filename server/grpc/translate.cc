@@ -126,6 +126,16 @@ v1::FinishReason ToFinishReason(Outcome outcome) {
   return v1::FINISH_REASON_UNSPECIFIED;
 }
 
+absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
+                                                       const grpc::CallbackServerContext& call) {
+  Gate* const gate = server.options().gate;
+  if (gate == nullptr) return nullptr;
+  const auto& metadata = call.client_metadata();
+  const auto found = metadata.find("authorization");
+  if (found == metadata.end()) return gate->Authenticate("");
+  return gate->Authenticate({found->second.data(), found->second.size()});
+}
+
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const ErrorInfo error = DescribeError(status);

@@ -94,7 +94,8 @@ CompletionFormat::CompletionFormat(Options options, const ValidRequest& request)
   AppendJsonString(head_, request.model().id);
   head_.append(R"(,"system_fingerprint":)");
   AppendJsonString(head_, request.model().fingerprint);
-  head_.append(R"(,"choices":[)");
+  head_.append(R"(,"service_tier":")").append(request.service_tier());
+  head_.append(R"(","choices":[)");
 }
 
 void CompletionFormat::AppendUsage(std::string& out, const Usage& usage) const {

@@ -49,6 +49,12 @@ constexpr size_t kBeyondBudgetBytes = size_t{48} << 10;
 // Of the buffers of a connection that waits for a request.
 constexpr size_t kKeptIdleBytes = 4096;
 constexpr int64_t kLingerNs = 2'000'000'000;
+// Requests without a good key that a connection may send one after the other, and how long it waits
+// between further ones.
+constexpr uint32_t kFreeRefusals = 8;
+constexpr int64_t kRefusalPauseNs = 250'000'000;
+// A body that is dropped unread, so that the connection can go on.
+constexpr uint64_t kMaxSkippedBytes = uint64_t{64} << 10;
 
 std::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
@@ -90,9 +96,10 @@ struct Connection::Parser {
 };
 
 Connection::Connection(std::unique_ptr<Transport> transport, ServerShared& shared,
-                       ConnectionHost& host)
+                       ConnectionHost& host, std::string peer)
     : shared_(shared),
       host_(host),
+      peer_(std::move(peer)),
       transport_(std::move(transport)),
       wake_target_(std::make_shared<WakeTarget>(host.wakes(), this)),
       input_(kFirstInputBytes) {
@@ -189,7 +196,7 @@ void Connection::Run() {
       const Task::Progress progress = task_->Produce(writer_, budget);
       if (progress == Task::Progress::kWaiting) break;
       if (progress == Task::Progress::kDone) FinishExchange(writer_.status());
-    } else if (close_after_ || phase_ == Phase::kLinger || !ParseRequest()) {
+    } else if (close_after_ || phase_ == Phase::kLinger || Throttled() || !ParseRequest()) {
       break;
     }
   }
@@ -205,7 +212,17 @@ void Connection::Run() {
   Read();
 }
 
+bool Connection::Throttled() const {
+  return refusals_ > kFreeRefusals && parser_ == nullptr && Now() < throttled_until_ns_;
+}
+
 bool Connection::ParseRequest() {
+  if (skip_ > 0) {
+    const uint64_t skipped = std::min<uint64_t>(skip_, input_end_ - input_begin_);
+    input_begin_ += skipped;
+    skip_ -= skipped;
+    if (skip_ > 0) return false;
+  }
   if (parser_ == nullptr) {
     // An empty line in front of a request is allowed (RFC 9112, section 2.2).
     while (input_begin_ < input_end_ &&
@@ -214,7 +231,6 @@ bool Connection::ParseRequest() {
     }
     if (input_begin_ == input_end_) return false;
     parser_ = std::make_unique<Parser>();
-    parser_->http.eager(true);
     parser_->http.header_limit(static_cast<uint32_t>(shared_.options.max_header_bytes));
     parser_->http.body_limit(shared_.options.max_body_bytes);
     arrival_ns_ = Now();
@@ -232,7 +248,11 @@ bool Connection::ParseRequest() {
       Refuse(ParserError(error, shared_.options));
       return true;
     }
-    if (http.is_header_done() && phase_ == Phase::kHeader) Enter(Phase::kBody);
+    if (http.is_header_done() && phase_ == Phase::kHeader) {
+      Enter(Phase::kBody);
+      if (!AcceptHead()) return true;
+      http.eager(true);
+    }
     if (used == 0 || input_begin_ == input_end_) break;
   }
   if (http.is_done()) {
@@ -251,6 +271,69 @@ bool Connection::ParseRequest() {
   return false;
 }
 
+bool Connection::AcceptHead() {
+  const auto& message = parser_->http.get();
+  path_ = PathOfTarget(View(message.target()));
+  caller_.reset();
+  if (!path_.ok()) return true;
+  const std::string_view method = View(message.method_string());
+  const std::optional<Refusal> refusal = shared_.handler->AuthorizeHead(
+      method, *path_, View(message[beast_http::field::authorization]), caller_);
+  if (!refusal.has_value()) {
+    refusals_ = 0;
+    return true;
+  }
+  // Refused as cheaply as can be: the body is neither read nor stored.
+  const auto length = parser_->http.content_length();
+  const bool bare = !message.chunked() && message.count(beast_http::field::expect) == 0 &&
+                    message.count(beast_http::field::transfer_encoding) == 0;
+  skip_ = length.has_value() ? *length : 0;
+  ReplyTerms terms;
+  terms.http_1_0 = message.version() < 11;
+  terms.head = message.method() == beast_http::verb::head;
+  terms.keep_alive = message.keep_alive() && !shared_.draining.load() && !input_closed_ && bare &&
+                     skip_ <= kMaxSkippedBytes;
+  terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  terms.headers = HeadersOf(View(message[beast_http::field::origin]));
+  method_ = std::string(method);
+  route_ = shared_.handler->Route(*path_);
+  parser_.reset();
+  writer_.Begin(std::move(terms));
+  writer_.Send(refusal->status, "application/json", refusal->body,
+               refusal->status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
+  throttled_until_ns_ = Now() + kRefusalPauseNs;
+  ++refusals_;
+  FinishExchange(writer_.status());
+  return false;
+}
+
+std::function<void(std::string&)> Connection::HeadersOf(std::string_view origin) const {
+  const std::vector<std::string>& origins = shared_.options.cors_origins;
+  std::string allowed;
+  for (const std::string& known : origins) {
+    if (known == "*" || known == origin) allowed = known;
+  }
+  Gate* const gate = shared_.context->options().gate;
+  const std::shared_ptr<const Caller> caller = gate != nullptr ? caller_ : nullptr;
+  if (origin.empty()) allowed.clear();
+  if (allowed.empty() && caller == nullptr) return nullptr;
+  return [allowed, caller, gate](std::string& out) {
+    if (caller != nullptr) gate->AppendHeaders(*caller, out);
+    if (allowed.empty()) return;
+    out.append("Access-Control-Allow-Origin: ").append(allowed).append("\r\nVary: Origin\r\n");
+    out.append("Access-Control-Expose-Headers: *\r\n");
+  };
+}
+
+void Connection::AnswerPreflight(std::string_view origin) {
+  writer_.Send(200, "", "",
+               "Access-Control-Allow-Methods: GET, HEAD, POST\r\n"
+               "Access-Control-Allow-Headers: authorization, content-type, x-request-id, "
+               "x-request-timeout-ms\r\nAccess-Control-Max-Age: 600\r\n");
+  route_ = "preflight";
+  FinishExchange(writer_.status());
+}
+
 std::string Connection::TakeRequestId(std::string_view offered) const {
   return IsPlainId(offered) ? std::string(offered) : RandomRequestId();
 }
@@ -267,6 +350,10 @@ void Connection::Dispatch() {
   terms.keep_alive =
       message.keep_alive() && !shared_.draining.load() && !input_closed_ && !unknown_coding;
   terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  const std::string_view origin = View(message[beast_http::field::origin]);
+  terms.headers = HeadersOf(origin);
+  const bool preflight = message.method() == beast_http::verb::options && terms.headers &&
+                         message.count(beast_http::field::access_control_request_method) > 0;
   method_ = std::string(View(message.method_string()));
   Enter(Phase::kHandling);
 
@@ -280,8 +367,11 @@ void Connection::Dispatch() {
   request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
+  request.content_type = std::string(View(message[beast_http::field::content_type]));
+  request.peer = peer_;
+  request.caller = caller_;
   writer_.Begin(std::move(terms));
-  absl::StatusOr<std::string> path = PathOfTarget(View(message.target()));
+  absl::StatusOr<std::string> path = std::move(path_);
   if (path.ok() && message.version() >= 11 && message.count(beast_http::field::host) != 1) {
     path = InvalidArgumentError("An HTTP/1.1 request needs exactly one Host header");
   }
@@ -293,6 +383,7 @@ void Connection::Dispatch() {
     writer_.SendError(path.status());
     return FinishExchange(writer_.status());
   }
+  if (preflight) return AnswerPreflight(origin);
   route_ = shared_.handler->Route(*path);
   request.path = *std::move(path);
   task_ = shared_.handler->Start(std::move(request),
@@ -319,6 +410,7 @@ void Connection::Refuse(absl::Status error) {
 void Connection::FinishExchange(int status) {
   shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
   finished_task_ = std::move(task_);
+  caller_.reset();
   if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
   Enter(Phase::kIdle);
 }
@@ -415,6 +507,9 @@ void Connection::Tick(int64_t now_ns) {
       if (passed(phase_since_ns_, options.header_timeout_ms)) Close();
       break;
     case Phase::kIdle:
+      if (refusals_ > kFreeRefusals && now_ns >= throttled_until_ns_ && input_begin_ < input_end_) {
+        return Run();
+      }
       if (!writing_ && passed(phase_since_ns_, options.idle_timeout_ms)) Close();
       break;
     case Phase::kHeader:

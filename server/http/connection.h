@@ -6,11 +6,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/http/handler.h"
 #include "server/http/http_server.h"
 #include "server/http/response_writer.h"
@@ -75,7 +77,9 @@ class ConnectionList {
 // thread that made it; only what the socket does not take waits for it.
 class Connection : public TransportEvents, public std::enable_shared_from_this<Connection> {
  public:
-  Connection(std::unique_ptr<Transport> transport, ServerShared& shared, ConnectionHost& host);
+  // `peer`: the client's network address.
+  Connection(std::unique_ptr<Transport> transport, ServerShared& shared, ConnectionHost& host,
+             std::string peer);
   ~Connection() override;
 
   void Start();
@@ -111,7 +115,14 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   void OnWriteFailed();
   // Parses what is buffered. True: a request (or a reply to a bad one) came out of it.
   bool ParseRequest();
+  // The head is there: whether its body is wanted. If not, it was answered.
+  bool AcceptHead();
   void Dispatch();
+  // Lines about this request's caller and origin, for the reply's head.
+  std::function<void(std::string&)> HeadersOf(std::string_view origin) const;
+  void AnswerPreflight(std::string_view origin);
+  // Whoever keeps sending requests without a good key is heard a few times a second only.
+  bool Throttled() const;
   void Refuse(absl::Status error);
   void FinishExchange(int status);
   void BeginLinger();
@@ -122,6 +133,7 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
 
   ServerShared& shared_;
   ConnectionHost& host_;
+  const std::string peer_;
   const std::unique_ptr<Transport> transport_;
   const std::shared_ptr<WakeTarget> wake_target_;
   ConnectionList::Link link_;
@@ -131,6 +143,11 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   size_t input_begin_ = 0;
   size_t input_end_ = 0;
   std::unique_ptr<Parser> parser_;  // of the request that is being read
+  absl::StatusOr<std::string> path_ = absl::UnknownError("not read");
+  std::shared_ptr<const Caller> caller_;
+  uint64_t skip_ = 0;      // bytes of a refused request's body that are still to come
+  uint32_t refusals_ = 0;  // in a row
+  int64_t throttled_until_ns_ = 0;
   std::unique_ptr<Task> task_;
   std::unique_ptr<Task> finished_task_;  // until its reply is written
   ResponseWriter writer_;

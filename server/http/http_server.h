@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/core/front.h"
@@ -29,6 +30,9 @@ struct HttpOptions {
   int64_t write_timeout_ms = 30'000;  // without progress in writing: the client reads nothing
   // Formatted bytes that may wait for a slow client before its stream is held back.
   size_t max_unsent_bytes = size_t{64} << 10;
+  // Origins whose pages may call this server ("https://example.org", or "*" for all); none: CORS is
+  // off.
+  std::vector<std::string> cors_origins;
   // PEM files; both or neither. With them every connection is TLS (1.2 or later).
   std::string tls_cert;
   std::string tls_key;

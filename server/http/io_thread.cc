@@ -198,8 +198,9 @@ void IoThread::Adopt(asio::ip::tcp::socket socket) {
   asio::post(loop_, [this, owned] {
     boost::system::error_code ignored;
     owned->set_option(asio::ip::tcp::no_delay(true), ignored);
-    auto connection =
-        std::make_shared<Connection>(MakeTransport(std::move(*owned), tls_), shared_, *this);
+    const auto peer = owned->remote_endpoint(ignored);
+    auto connection = std::make_shared<Connection>(MakeTransport(std::move(*owned), tls_), shared_,
+                                                   *this, peer.address().to_string());
     connections_.emplace(connection.get(), connection);
     active_.Add(*connection);
     connection->Start();

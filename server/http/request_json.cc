@@ -230,6 +230,7 @@ constexpr DraftField kCommonFields[] = {
     RETICLE_PARAM(prompt_logprobs, ReadInt),
     RETICLE_PARAM(skip_special_tokens, ReadBool),
     RETICLE_PARAM(priority, ReadInt),
+    RETICLE_PARAM(service_tier, ReadString),
     {"add_special_tokens",
      [](std::string_view name, const Json& value, Draft& draft) {
        bool add = false;
@@ -245,7 +246,6 @@ constexpr DraftField kCommonFields[] = {
     {"user", IgnoreString},
     {"metadata", IgnoreObject},
     {"store", IgnoreBool},
-    {"service_tier", IgnoreString},
     {"safety_identifier", IgnoreString},
     {"prompt_cache_key", IgnoreString},
     {"prompt_cache_retention", IgnoreString},

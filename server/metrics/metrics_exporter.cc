@@ -251,12 +251,31 @@ Families MetricsExporter::CollectServer() const {
               {{"front", front}});
   }
   CollectAddedLatency(families);
+  out.Count("reticle_keys_refused_total", "Requests without a key that is good.",
+            static_cast<double>(keys_refused_.load(std::memory_order_relaxed)));
+  for (const auto& [key, count] : quota_refused_) {
+    out.Count("reticle_quota_refused_total", "Requests beyond a limit of their tier.",
+              static_cast<double>(count), {{"tier", key.first}, {"limit", key.second}});
+  }
+  out.Gauge("reticle_quota_degraded", "1: quotas should be shared, but this process counts alone.",
+            quota_degraded_.load(std::memory_order_relaxed) ? 1 : 0);
   out.Gauge("reticle_build_info", "The version that runs.", 1, {{"version", version_}});
   out.Count("process_cpu_seconds_total", "CPU time used.", CpuSeconds());
   out.Gauge("process_resident_memory_bytes", "Memory resident.", ResidentBytes());
   out.Gauge("process_start_time_seconds", "Start, since the Unix epoch.",
             static_cast<double>(start_unix_s_));
   return families;
+}
+
+void MetricsExporter::OnKeyRefused() { keys_refused_.fetch_add(1, std::memory_order_relaxed); }
+
+void MetricsExporter::OnQuotaRefused(std::string_view tier, std::string_view limit) {
+  MutexLock lock(mutex_);
+  ++quota_refused_[{std::string(tier), std::string(limit)}];
+}
+
+void MetricsExporter::OnQuotaDegraded(bool degraded) {
+  quota_degraded_.store(degraded, std::memory_order_relaxed);
 }
 
 std::string MetricsExporter::Render() const {

@@ -3,6 +3,7 @@
 #ifndef RETICLE_SERVER_METRICS_METRICS_EXPORTER_H_
 #define RETICLE_SERVER_METRICS_METRICS_EXPORTER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -49,6 +50,9 @@ class MetricsExporter final : public ServerProbe {
   void OnChoiceFinished(std::string_view model, Outcome outcome) override;
   void OnRequestFinished(const RequestRecord& record) override;
   void OnRequestRefused(std::string_view model, int code) override;
+  void OnKeyRefused() override;
+  void OnQuotaRefused(std::string_view tier, std::string_view limit) override;
+  void OnQuotaDegraded(bool degraded) override;
   void OnTokensHandedOver(const AddedLatency& added) override;
   void OnConnectionsChanged(std::string_view front, int64_t open) override;
 
@@ -99,6 +103,10 @@ class MetricsExporter final : public ServerProbe {
   Models models_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::pair<std::string, int>, uint64_t> refused_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::string, int64_t> connections_ RETICLE_GUARDED_BY(mutex_);
+  std::atomic<uint64_t> keys_refused_{0};
+  std::atomic<bool> quota_degraded_{false};
+  std::map<std::pair<std::string, std::string>, uint64_t> quota_refused_
+      RETICLE_GUARDED_BY(mutex_);  // by tier, limit
 };
 
 }  // namespace reticle::server
