@@ -7,6 +7,7 @@
 
 #include "backends/cpu/cpu_device.h"
 #include "backends/fake/fake_device.h"
+#include "server/cli/chat.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/grpc/grpc_server.h"
@@ -19,6 +20,7 @@ constexpr char kUsage[] =
     "\n"
     "Commands\n"
     "  serve    serve a model over HTTP and gRPC (reticle serve --help)\n"
+    "  chat     talk with a served model in the terminal (reticle chat --help)\n"
     "\n"
     "  --version, --help\n";
 
@@ -60,12 +62,34 @@ int RunServe(const std::vector<std::string>& arguments) {
   return cli::Serve(options, parts);
 }
 
+int RunChat(const std::vector<std::string>& arguments) {
+  namespace cli = reticle::server::cli;
+  cli::ChatOptions options;
+  if (const auto exit = cli::ParseChatArguments(arguments, options); exit.has_value()) {
+    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
+    return exit->status;
+  }
+  return cli::Chat(options);
+}
+
+struct Command {
+  const char* name;
+  int (*run)(const std::vector<std::string>& arguments);  // those behind the name
+};
+
+constexpr Command kCommands[] = {
+    {"serve", RunServe},
+    {"chat", RunChat},
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const std::string command = arguments.empty() ? "" : arguments.front();
-  if (command == "serve") return RunServe({arguments.begin() + 1, arguments.end()});
+  for (const Command& known : kCommands) {
+    if (command == known.name) return known.run({arguments.begin() + 1, arguments.end()});
+  }
   if (command == "--version" || command == "version") {
     std::printf("reticle %s\n", RETICLE_VERSION);
     return 0;

@@ -17,7 +17,7 @@ struct HttpRequest {
   std::string method;
   std::string path;  // percent-decoded, without the query
   std::string body;
-  std::string timeout_ms;  // the x-request-timeout-ms header; may be empty
+  std::string timeout_ms;       // the x-request-timeout-ms header; may be empty
   std::string if_none_match;    // headers of the same name; may be empty
   std::string accept_encoding;  // likewise
   std::string request_id;
