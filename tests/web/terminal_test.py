@@ -14,9 +14,9 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
 from serving import Server  # pylint: disable=wrong-import-position
 
-# The fake device writes this, again and again, when nothing stops it.
+# The fake device writes this, long enough to be stopped.
 SCRIPT = "Hello, w\u00f6rld! \x1b[31m"
-SCRIPT_OPTION = "script=" + ",".join(str(b) for b in SCRIPT.encode())
+SCRIPT_OPTION = "script=" + ",".join(str(b) for b in (SCRIPT * 180).encode())
 
 
 class Terminal:
@@ -75,7 +75,7 @@ class ChatTest(unittest.TestCase):
 
     def test_a_pipe_gets_the_answer_alone(self):
         for url in (self.url, self.url + "/v1"):
-            done = self.pipe("hi\n", "--set", "max_tokens=9", "--set", "temperature=0", url=url)
+            done = self.pipe("hi\n", "--set", "max_tokens=10", "--set", "temperature=0", url=url)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(done.stdout.decode(), "Hello, w\u00f6\n")
             self.assertEqual(done.stderr, b"")
