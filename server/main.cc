@@ -9,6 +9,7 @@
 #include "server/bench/serve_bench.h"
 #include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
+#include "server/cli/chat.h"
 #include "server/cli/compare.h"
 #include "server/cli/devices.h"
 #include "server/cli/keys.h"
@@ -78,6 +79,16 @@ int RunServe(const std::vector<std::string>& arguments) {
   return cli::Serve(options, parts);
 }
 
+int RunChat(const std::vector<std::string>& arguments) {
+  namespace cli = reticle::server::cli;
+  cli::ChatOptions options;
+  if (const auto exit = cli::ParseChatArguments(arguments, options); exit.has_value()) {
+    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
+    return exit->status;
+  }
+  return cli::Chat(options);
+}
+
 int RunTapeout(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
   cli::TapeoutCommand command;
@@ -102,6 +113,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"serve", "serve a model over HTTP and gRPC", RunServe},
     {"tapeout", "make a device image of a model", RunTapeout},
+    {"chat", "talk with a served model in the terminal", RunChat},
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
     {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},

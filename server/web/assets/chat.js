@@ -218,7 +218,7 @@ async function ask(question, index = chat.turns.length) {
     running = null;
     setRunning(false);
   }
-  announce(turn);
+  announce(turn, view);
   showChats();
   $('to-end').hidden = atEnd();
 }
@@ -311,12 +311,12 @@ function applyLink() {
   return link;
 }
 
-function announce(turn) {
-  const parts = turn.answers.map((answer) => {
+function announce(turn, view) {
+  const parts = turn.answers.map((answer, column) => {
     if (answer.error) return `No answer: ${answer.error}`;
     const speed = answer.stats?.speed ? ` ${formatSpeed(answer.stats.speed)} tokens a second.` : '';
     const name = turn.answers.length > 1 ? `${answer.model}: ` : '';
-    return `${name}${answer.text.slice(0, 1500)} ${answer.stopped ? 'Stopped.' : ''}${speed}`;
+    return `${name}${view.answers[column].body.textContent.slice(0, 1500)} ${answer.stopped ? 'Stopped.' : ''}${speed}`;
   });
   say(parts.join('\n'));
 }

@@ -91,7 +91,8 @@ function findLink(text, at) {
 
 // Splits `text` into parts: strings and { tag, parts | text, href }. With `final` all of it; else up to the first thing that
 // later text may change: `used` says how far.
-export function parseInline(text, final, depth = 0) {
+// `before` is the character in front of the text.
+export function parseInline(text, final, depth = 0, before = undefined) {
   const parts = [];
   let plain = '';
   let i = 0;
@@ -138,7 +139,7 @@ export function parseInline(text, final, depth = 0) {
     } else if (c === '*' || c === '_' || c === '~') {
       const n = runLength(text, i);
       if (!final && i + n === text.length && n <= 3) break;
-      const opens = !isSpace(text[i + n]) && (c === '*' || !isWord(text[i - 1])) && depth < kDepth &&
+      const opens = !isSpace(text[i + n]) && (c === '*' || !isWord(text[i - 1] ?? before)) && depth < kDepth &&
         (c === '~' ? n === 2 : n <= 3);
       const close = opens ? findCloser(text, i + n, c, n) : -1;
       if (close >= 0 && (final || close + n < text.length || text.length - i >= kHold)) {
@@ -166,7 +167,7 @@ export function parseInline(text, final, depth = 0) {
         plain += text.slice(i, at + 1);
         i = at + 1;
       }
-    } else if (c === 'h' && !isWord(text[i - 1]) && depth < kDepth &&
+    } else if (c === 'h' && !isWord(text[i - 1] ?? before) && depth < kDepth &&
                (text.startsWith('http://', i) || text.startsWith('https://', i))) {
       let end = i;
       while (end < text.length && !isSpace(text[end]) && text[end] !== '<' && text[end] !== '>') end += 1;
@@ -241,6 +242,7 @@ class InlineWriter {
     this.host = host;
     this.next = next;
     this.text = '';
+    this.before = undefined;
     this.chars = 0;
     this.tail = null;
     this.dirty = false;
@@ -280,7 +282,8 @@ class InlineWriter {
         cut = space >= 0 && space < room + kHold;
         if (cut) piece = piece.slice(0, space + 1);
       }
-      const { parts, used } = parseInline(piece, final || cut);
+      const { parts, used } = parseInline(piece, final || cut, 0, this.before);
+      if (used > 0) this.before = this.text[used - 1];
       this.text = this.text.slice(used);
       this.chars += used;
       if (parts.length > 0) {
@@ -319,7 +322,7 @@ function isCertain(head) {
   if (head.length > 2000) return true;
   switch (text[0]) {
     case '#':
-      return !/^#{1,6}$/.test(text);
+      return !/^#{1,6}[ \t]*$/.test(text) || text.length > 200;
     case '`':
     case '~':
       return !/^(`{1,2}|~{1,2}|`{3,}[^`]*|~{3,}.*)$/.test(text) || text.length > 200;
@@ -388,8 +391,12 @@ export class MarkdownWriter {
   }
 
   end() {
-    if (this.head !== '') this.line(this.head);
-    this.head = '';
+    if (this.head !== '' && !this.inLine) {
+      const { head } = this;
+      this.head = '';
+      if (this.code === null) this.line(head);
+      else if (!this.closesFence(head)) this.codeText(this.dedent(head));
+    }
     this.settleRow();
     this.closeLeaf();
     this.code = null;
@@ -419,12 +426,8 @@ export class MarkdownWriter {
     const head = this.head;
     this.head = '';
     if (this.code !== null) {
-      const text = head.trim();
-      if (text.length >= this.code.fence.length && text === this.code.fence[0].repeat(text.length)) {
-        this.code = null;
-      } else {
-        this.codeText(`${this.dedent(head)}\n`);
-      }
+      if (this.closesFence(head)) this.code = null;
+      else this.codeText(`${this.dedent(head)}\n`);
       return;
     }
     this.line(head);
@@ -590,6 +593,11 @@ export class MarkdownWriter {
     this.head = '';
     this.inLine = true;
     this.codeText(this.dedent(head));
+  }
+
+  closesFence(line) {
+    const text = line.trim();
+    return text.length >= this.code.fence.length && text === this.code.fence[0].repeat(text.length);
   }
 
   dedent(line) {
