@@ -176,9 +176,10 @@ TEST_P(FaultDeviceTest, SlowAndHot) {
   EXPECT_THAT(std::string(Health().reason), HasSubstr("25 %"));
   Inject("clear");
   ASSERT_TRUE(PollUntil([&] { return Health().state == RETICLE_HEALTH_READY; }));
-  Inject("slow=2,for=50ms");
+  Inject("slow=2");
   ASSERT_TRUE(PollUntil([&] { return Health().state == RETICLE_HEALTH_DEGRADED; }));
   EXPECT_THAT(std::string(Health().reason), HasSubstr("50 %"));
+  Inject("slow=2,for=1ms");
   ASSERT_TRUE(PollUntil([&] { return Health().state == RETICLE_HEALTH_READY; }));
 }
 
