@@ -368,6 +368,11 @@ std::string LoadedModel::Describe() const {
         NameOn(id_, i), group.cards().size(), group.name(), device.context_limit,
         std::min(device.vocab_size, common_.tokenizer->vocab_size()), device.max_sequences,
         device.kv_token_capacity);
+    if (group.choice().usd_per_million_tokens.has_value()) {
+      text +=
+          absl::StrFormat(", %.3g USD per million tokens (%c)",
+                          *group.choice().usd_per_million_tokens, group.choice().cost_provenance);
+    }
   }
   return text;
 }
