@@ -42,6 +42,7 @@ class OperationAllocator {
   using value_type = T;
   explicit OperationAllocator(OperationMemory& memory) : memory_(&memory) {}
   template <typename Other>
+  // NOLINTNEXTLINE(google-explicit-constructor): allocators are converted implicitly.
   OperationAllocator(const OperationAllocator<Other>& other) : memory_(other.memory_) {}
   T* allocate(size_t count) { return static_cast<T*>(memory_->Take(count * sizeof(T))); }
   void deallocate(T* pointer, size_t) { memory_->GiveBack(pointer); }
