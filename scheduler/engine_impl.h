@@ -5,6 +5,7 @@
 #ifndef RETICLE_SCHEDULER_ENGINE_IMPL_H_
 #define RETICLE_SCHEDULER_ENGINE_IMPL_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -169,7 +170,7 @@ struct Engine::Impl {
   std::atomic<uint32_t> alive_{0};  // sequences submitted and not gone
   std::atomic<uint32_t> waiting_count_{0};
   std::atomic<uint32_t> shed_first_count_{0};      // of these, of shed_priority or worse
-  std::atomic<int64_t> admission_interval_ns_{0};  // on average; 0: nothing was admitted yet
+  std::atomic<int64_t> admission_interval_ns_{0};  // the longest of late; 0: none yet
   std::atomic<uint32_t> gauge_running_{0};
   std::atomic<uint32_t> gauge_used_{0};
   mutable Mutex mutex_;
@@ -189,6 +190,8 @@ struct Engine::Impl {
   DeviceClock device_clock_;
   bool owed_ = false;  // the device owed completions before the last plan
   int64_t last_admission_ns_ = 0;
+  std::array<int64_t, 16> admission_gaps_ns_{};  // of the last ones
+  size_t next_gap_ = 0;
   bool dirty_ = true;  // a new plan may differ from "nothing"
   uint64_t next_id_ = 1;
   uint64_t next_device_id_ = 1;

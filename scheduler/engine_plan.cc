@@ -238,11 +238,13 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     sequence->tokens.assign(prompt.begin(), prompt.end());
   }
   if (sequence->admitted_ns < 0) {
-    const int64_t interval_ns =
+    admission_gaps_ns_[next_gap_++ % admission_gaps_ns_.size()] =
         now_ns_ - std::max(last_admission_ns_, sequence->request().arrival_ns);
-    const int64_t average_ns = admission_interval_ns_.load(std::memory_order_relaxed);
-    admission_interval_ns_.store(std::max<int64_t>(average_ns + (interval_ns - average_ns) / 8, 1),
-                                 std::memory_order_relaxed);
+    // Sequences tend to be admitted in bursts: whoever waits has to wait for the next one.
+    admission_interval_ns_.store(
+        std::max<int64_t>(*std::max_element(admission_gaps_ns_.begin(), admission_gaps_ns_.end()),
+                          1),
+        std::memory_order_relaxed);
     last_admission_ns_ = now_ns_;
     sequence->account->served +=
         kInputWeight *
