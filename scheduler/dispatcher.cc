@@ -5,13 +5,10 @@
 #include <utility>
 
 #include "base/status.h"
+#include "scheduler/dispatch_policy.h"
 
 namespace reticle::scheduler {
 namespace {
-
-// A cached prefix is worth following while the engine that has it is busier than the least busy one
-// by no more than this part of its full-speed capacity.
-constexpr double kLoadForPrefix = 0.5;
 
 bool Works(const Engine& engine) {
   if (engine.Lost()) return false;
@@ -29,23 +26,12 @@ double Load(const Engine& engine) {
   return static_cast<double>(gauges.running + gauges.waiting) / full_speed;
 }
 
-struct Candidate {
-  Engine* engine;
-  double load;
-  uint32_t cached;
-};
-
-// Candidates in the order in which to ask them.
-void Rank(std::vector<Candidate>* candidates) {
-  double least = candidates->front().load;
-  for (const Candidate& candidate : *candidates) least = std::min(least, candidate.load);
-  for (Candidate& candidate : *candidates) {
-    if (candidate.load > least + kLoadForPrefix) candidate.cached = 0;
-  }
-  std::stable_sort(candidates->begin(), candidates->end(),
-                   [](const Candidate& a, const Candidate& b) {
-                     return a.cached != b.cached ? a.cached > b.cached : a.load < b.load;
-                   });
+// Whether the request, begun on a device `from`, has the same end on a device `to`.
+bool EndsAlike(const Request& request, const reticle_capabilities& from,
+               const reticle_capabilities& to) {
+  const uint64_t wanted = request.prompt->size() + uint64_t{request.max_tokens};
+  return from.context_limit == to.context_limit ||
+         wanted <= std::min(from.context_limit, to.context_limit);
 }
 
 // How much a client can do about it: the higher, the rather it is told.
@@ -88,6 +74,7 @@ absl::StatusOr<std::unique_ptr<Dispatcher>> Dispatcher::Create(std::vector<Engin
 
 Dispatcher::Dispatcher(std::vector<Engine*> engines)
     : engines_(std::move(engines)), capabilities_(engines_[0]->capabilities()) {
+  for (Engine* engine : engines_) engine->SetRefuge(this);
   for (size_t i = 1; i < engines_.size(); ++i) {
     const reticle_capabilities& caps = engines_[i]->capabilities();
     reticle_capabilities& all = capabilities_;
@@ -105,31 +92,69 @@ Dispatcher::Dispatcher(std::vector<Engine*> engines)
   }
 }
 
+Dispatcher::~Dispatcher() {
+  for (Engine* engine : engines_) engine->SetRefuge(nullptr);
+}
+
+std::vector<Engine*> Dispatcher::Candidates(const Request& request, const Engine* from) const {
+  const bool reads_cache = request.use_prefix_cache && !request.sampling.prompt_logprobs;
+  std::vector<DispatchCandidate> candidates;
+  for (uint32_t i = 0; i < engines_.size(); ++i) {
+    const Engine& engine = *engines_[i];
+    if (&engine == from || !Works(engine)) continue;
+    if (request.adapter != 0 && !engine.AdapterLoaded(request.adapter)) continue;
+    if (from != nullptr && !EndsAlike(request, from->capabilities(), engine.capabilities())) {
+      continue;
+    }
+    DispatchCandidate& candidate = candidates.emplace_back();
+    candidate.engine = i;
+    candidate.load = Load(engine);
+    if (reads_cache) {
+      candidate.cached_tokens = engine.CachedPrefixTokens(*request.prompt, request.adapter);
+    }
+    candidate.swaps_adapter = engine.SwapsAdapters() && engine.current_adapter() != request.adapter;
+  }
+  RankCandidates(&candidates);
+  std::vector<Engine*> ranked;
+  ranked.reserve(candidates.size());
+  for (const DispatchCandidate& candidate : candidates) {
+    ranked.push_back(engines_[candidate.engine]);
+  }
+  return ranked;
+}
+
 absl::Status Dispatcher::Submit(Request request) {
   if (engines_.size() == 1) return engines_[0]->Submit(std::move(request));
   RETURN_IF_ERROR(Validate(request));
-  std::vector<Candidate> candidates;
-  for (Engine* engine : engines_) {
-    if (request.adapter != 0 && !engine->AdapterLoaded(request.adapter)) continue;
-    if (!Works(*engine)) continue;
-    const bool reads_cache = request.use_prefix_cache && !request.sampling.prompt_logprobs;
-    candidates.push_back(
-        {engine, Load(*engine),
-         reads_cache ? engine->CachedPrefixTokens(*request.prompt, request.adapter) : 0});
-  }
+  const std::vector<Engine*> candidates = Candidates(request, nullptr);
   if (candidates.empty()) {
     return UnavailableError("of %u devices none that could take the request works",
                             engines_.size());
   }
-  Rank(&candidates);
   absl::Status refusal;
-  for (const Candidate& candidate : candidates) {
+  for (Engine* engine : candidates) {
     // A copy of pointers and small vectors; the prompt is shared.
-    absl::Status status = candidate.engine->Submit(request);
+    absl::Status status = engine->Submit(request);
     if (status.ok() || !AnotherMayTakeIt(status)) return status;
     if (refusal.ok() || Weight(status) > Weight(refusal)) refusal = std::move(status);
   }
   return refusal;
+}
+
+bool Dispatcher::Take(const Engine& from, Displaced& displaced) {
+  for (Engine* engine : Candidates(displaced.request, &from)) {
+    moves_begun_.fetch_add(1);
+    const bool adopted = engine->Adopt(displaced).ok();
+    moves_ended_.fetch_add(1);
+    if (adopted) return true;
+  }
+  return false;
+}
+
+void Dispatcher::OnRecovered(const Engine& engine) {
+  for (Engine* other : engines_) {
+    if (other != &engine && other->Lost()) other->SeekRefuge();
+  }
 }
 
 absl::Status Dispatcher::Validate(const Request& request) const {
@@ -147,8 +172,11 @@ void Dispatcher::BeginDrain() {
 }
 
 bool Dispatcher::Idle() const {
-  return std::all_of(engines_.begin(), engines_.end(),
-                     [](const Engine* engine) { return engine->Idle(); });
+  // A sequence that moves meanwhile could be missed at both ends.
+  const uint64_t ended = moves_ended_.load();
+  const bool idle = std::all_of(engines_.begin(), engines_.end(),
+                                [](const Engine* engine) { return engine->Idle(); });
+  return idle && moves_begun_.load() == ended;
 }
 
 void Dispatcher::AbortAll(absl::Status status) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/retry_after.h"
 #include "base/status.h"
 #include "scheduler/engine_impl.h"
 #include "scheduler/validate.h"
@@ -15,6 +16,16 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
+// When to ask again a queue that is full and has not moved yet.
+constexpr int64_t kUnknownWaitNs = 1'000'000'000;
+constexpr int64_t kSwapsPerTurn = 20;
+constexpr int64_t kShortestTurnNs = 20'000'000;
+
+// Of all engines, so that a sequence keeps its place when it moves.
+uint64_t NextArrival() {
+  static std::atomic<uint64_t> arrivals{1};
+  return arrivals.fetch_add(1, std::memory_order_relaxed);
+}
 
 EngineProbe& SilentProbe() {
   static EngineProbe* const probe = new EngineProbe;
@@ -23,9 +34,10 @@ EngineProbe& SilentProbe() {
 
 }  // namespace
 
-Engine::Impl::Impl(std::unique_ptr<backends::Device> device, const EngineOptions& options,
-                   Clock& clock, EngineProbe* probe)
-    : options_(options),
+Engine::Impl::Impl(Engine& engine, std::unique_ptr<backends::Device> device,
+                   const EngineOptions& options, Clock& clock, EngineProbe* probe)
+    : engine_(engine),
+      options_(options),
       clock_(clock),
       probe_(probe != nullptr ? *probe : SilentProbe()),
       device_(std::move(device)),
@@ -46,7 +58,14 @@ Engine::Impl::Impl(std::unique_ptr<backends::Device> device, const EngineOptions
                                options.run_ahead == 0 ? kDefaultRunAhead : options.run_ahead);
   limits_.unit_tokens = memory_.unit_tokens();
   limits_.reserve_units = memory_.total() / 100;
+  limits_.yield_priority = options.shed_priority;
+  limits_.kept_slots = (limits_.max_running + 14) / 16;  // none of a single one
   lockstep_ = capabilities_.max_decode_credits == 1;
+  swaps_adapters_ = device_->Has(RETICLE_FEATURE_ADAPTERS) && capabilities_.adapter_swap_ns > 0;
+  const int64_t swap_ns = static_cast<int64_t>(capabilities_.adapter_swap_ns);
+  adapter_turn_ns_ = options.adapter_turn_ns != 0
+                         ? options.adapter_turn_ns
+                         : std::max(kSwapsPerTurn * swap_ns, kShortestTurnNs);
 
   snapshot_.limits = limits_;
   slots_.resize(limits_.max_running);
@@ -56,17 +75,22 @@ Engine::Impl::Impl(std::unique_ptr<backends::Device> device, const EngineOptions
   work_sequences_.reserve(limits_.max_running);
   samplings_.reserve(limits_.max_running);  // work_ points into it
   completions_.resize(kPolledAtOnce);
+  if (options_.idle_health_ns > 0) health_timer_ns_ = clock_.NowNanos() + options_.idle_health_ns;
 }
 
 Engine::Impl::~Impl() {
   signal_->SetWake(nullptr);
+  if (reset_thread_.joinable()) reset_thread_.join();
   now_ns_ = clock_.NowNanos();
-  std::vector<Request> submitted;
+  std::vector<Submission> submitted;
+  std::vector<Displaced> adopted;
   {
     MutexLock lock(mutex_);
     submitted.swap(submitted_);
+    adopted.swap(adopted_);
   }
-  for (Request& request : submitted) AddSequences(std::move(request));
+  for (Submission& submission : submitted) AddSequences(std::move(submission));
+  for (Displaced& displaced : adopted) AddDisplaced(std::move(displaced));
   FinishAll(UnavailableError("the engine is shut down"));
   EndStep();
 }
@@ -99,13 +123,23 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   if (draining_.load(std::memory_order_relaxed)) {
     return UnavailableError("the engine is draining");
   }
-  if (lost_.load(std::memory_order_acquire)) {
-    return UnavailableError("device '%s' is lost", capabilities_.device_name);
+  if (lost()) {
+    return UnavailableError("device '%s' is %s", capabilities_.device_name,
+                            DeviceStateName(state_.load()));
   }
-  const uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
-  if (waiting + count > options_.max_waiting) {
-    return ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
-                                  waiting, count, options_.max_waiting);
+  const bool shed_first = request.priority >= options_.shed_priority;
+  uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
+  if (!shed_first) waiting -= shed_first_count_.load(std::memory_order_relaxed);
+  const uint32_t limit = shed_first ? std::max(options_.max_waiting / 2, 1u) : options_.max_waiting;
+  if (waiting + count > limit) {
+    // As many as are too many must be admitted first.
+    const int64_t interval_ns = admission_interval_ns_.load(std::memory_order_relaxed);
+    const int64_t wait_ns =
+        interval_ns == 0 ? kUnknownWaitNs : interval_ns * (waiting + count - limit);
+    return WithRetryAfter(
+        ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
+                               waiting, count, limit),
+        wait_ns);
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);
@@ -115,9 +149,9 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   for (const std::shared_ptr<TokenStream>& stream : request.outputs) {
     RETICLE_CHECK(stream->Attach(signal_));
   }
-  waiting_count_.fetch_add(count, std::memory_order_relaxed);
+  CountWaiting(request, static_cast<int32_t>(count));
   alive_.fetch_add(count, std::memory_order_relaxed);
-  submitted_.push_back(std::move(request));
+  submitted_.push_back({std::move(request), NextArrival()});
   return absl::OkStatus();
 }
 
@@ -133,7 +167,7 @@ bool Engine::Impl::Step() {
   now_ns_ = clock_.NowNanos();
   bool any = TakeSignals();
   any |= RunTimers();
-  if (!lost_.load(std::memory_order_relaxed)) any |= PollDevice();
+  if (reachable_) any |= PollDevice();
   any |= PlanAndSubmit();
   if (any) EndStep();
   return any;
@@ -143,18 +177,25 @@ bool Engine::Impl::TakeSignals() {
   const uint32_t news = signal_->Take();
   if (news == 0) return false;
   if ((news & (EngineSignal::kSubmitted | EngineSignal::kControl)) != 0) {
-    std::vector<Request> requests;
+    std::vector<Submission> submitted;
     std::vector<absl::Status> rejections;
     std::vector<std::function<void()>> controls;
+    std::vector<Displaced> adopted;
     {
       MutexLock lock(mutex_);
-      requests.swap(submitted_);
+      submitted.swap(submitted_);
       rejections.swap(rejections_);
       controls.swap(controls_);
+      adopted.swap(adopted_);
     }
     for (const absl::Status& rejection : rejections) probe_.OnRejected(rejection);
-    for (Request& request : requests) AddSequences(std::move(request));
-    if (lost_.load(std::memory_order_relaxed)) FinishAll(loss_);
+    for (Displaced& displaced : adopted) AddDisplaced(std::move(displaced));
+    for (Submission& submission : submitted) AddSequences(std::move(submission));
+    // What came while the device was being lost.
+    if (lost() && waiting_.size() > 0) {
+      Rehouse();
+      AwaitDevice();
+    }
     for (const std::function<void()>& control : controls) control();
   }
   if ((news & EngineSignal::kCancelled) != 0) FinishCancelled();
@@ -182,16 +223,26 @@ bool Engine::Impl::RunTimers() {
     CheckWatchdog();
     any = true;
   }
+  if (health_timer_ns_ <= now_ns_) any |= CheckHealth();
   if (reset_timer_ns_ <= now_ns_) {
-    TryResetAgain();
+    StartReset();
+    any = true;
+  }
+  if (failover_timer_ns_ <= now_ns_) {
+    failover_timer_ns_ = INT64_MAX;
+    FinishAll(UnavailableError("%s; none came back within %d ms", loss_.message(),
+                               options_.failover_ns / 1'000'000));
     any = true;
   }
   return any;
 }
 
 void Engine::Impl::FeedWatchdog() {
-  const bool watches = options_.watchdog_ns > 0 && !running_.empty();
+  const bool watches = options_.watchdog_ns > 0 && !running_.empty() && !lost();
   watchdog_timer_ns_ = watches ? now_ns_ + options_.watchdog_ns : INT64_MAX;
+  if (options_.health_ns > 0 && !running_.empty()) {
+    health_timer_ns_ = std::min(health_timer_ns_, now_ns_ + options_.health_ns);
+  }
 }
 
 void Engine::Impl::CheckWatchdog() {
@@ -199,21 +250,24 @@ void Engine::Impl::CheckWatchdog() {
   const bool owes = std::any_of(running_.begin(), running_.end(),
                                 [](const Sequence* sequence) { return sequence->owed(); });
   // What it has just finished is no sign of a hang, even when this thread was away for long.
-  if (!owes || PollDevice() || lost_.load(std::memory_order_relaxed)) return;
-  OnDeviceLost(DeadlineExceededError("no completion came for %d ms, at most %d are waited for",
-                                     options_.watchdog_ns / 1'000'000,
-                                     options_.watchdog_ns / 1'000'000));
+  if (!owes || PollDevice() || lost()) return;
+  OnDeviceLost(
+      DeadlineExceededError("no completion came for %d ms, at most %d are waited for",
+                            options_.watchdog_ns / 1'000'000, options_.watchdog_ns / 1'000'000),
+      /*hung=*/true);
+}
+
+void Engine::Impl::Settle(Sequence* sequence) {
+  sequence->touched = false;
+  sequence->stream().Flush();
+  if (sequence->gaps == 0) return;
+  probe_.OnInterTokenGaps(sequence->gaps_ns, sequence->gaps);
+  sequence->gaps = 0;
+  sequence->gaps_ns = 0;
 }
 
 void Engine::Impl::EndStep() {
-  for (Sequence* sequence : touched_) {
-    sequence->touched = false;
-    sequence->stream().Flush();
-    if (sequence->gaps == 0) continue;
-    probe_.OnInterTokenGaps(sequence->gaps_ns, sequence->gaps);
-    sequence->gaps = 0;
-    sequence->gaps_ns = 0;
-  }
+  for (Sequence* sequence : touched_) Settle(sequence);
   touched_.clear();
   const size_t gone = gone_.size();
   gone_.clear();
@@ -232,13 +286,14 @@ void Engine::Impl::EndStep() {
 
 bool Engine::Impl::PrepareSleep() {
   if (signal_->Pending()) return false;
-  const bool lost = lost_.load(std::memory_order_relaxed);
-  if (!lost && capabilities_.event_fd >= 0 && !running_.empty() && device_->Arm()) return false;
+  if (reachable_ && capabilities_.event_fd >= 0 && !running_.empty() && device_->Arm())
+    return false;
   return signal_->FallAsleep();
 }
 
 int64_t Engine::Impl::NextTimer() const {
-  int64_t next = std::min({stall_timer_ns_, retry_timer_ns_, watchdog_timer_ns_, reset_timer_ns_});
+  int64_t next = std::min({stall_timer_ns_, retry_timer_ns_, watchdog_timer_ns_, reset_timer_ns_,
+                           failover_timer_ns_, health_timer_ns_});
   if (!deadlines_.empty()) next = std::min(next, deadlines_.begin()->first);
   if (capabilities_.event_fd < 0 && !running_.empty()) {
     next = std::min(next, clock_.NowNanos() + kPollNs);
@@ -253,7 +308,7 @@ void Engine::Impl::CheckInvariants() const {
   RETICLE_CHECK(running_.size() + free_slots_.size() == slots_.size());
   RETICLE_CHECK(running_.size() + waiting_.size() == sequences_.size());
   RETICLE_CHECK(touched_.empty() && gone_.empty());
-  for (const Sequence* sequence : waiting_) {
+  for (const Sequence* sequence : waiting_.All()) {
     RETICLE_CHECK(sequence->state == Sequence::State::kWaiting);
     RETICLE_CHECK(!sequence->on_device && sequence->lease.units() == 0 && sequence->idle());
   }
@@ -295,11 +350,20 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<backends:
     return InvalidArgumentError("stall_ns is %d and watchdog_ns %d; both must be at least 0",
                                 options.stall_ns, options.watchdog_ns);
   }
-  return std::unique_ptr<Engine>(
-      new Engine(std::make_unique<Impl>(std::move(device), options, clock, probe)));
+  if (options.failover_ns < 0 || options.fence_window_ns < 0 || options.fence_ns < 0 ||
+      options.health_ns < 0 || options.idle_health_ns < 0 || options.adapter_turn_ns < 0) {
+    return InvalidArgumentError(
+        "failover_ns is %d, fence_window_ns %d, fence_ns %d, health_ns %d, idle_health_ns %d and "
+        "adapter_turn_ns %d; each must be at least 0",
+        options.failover_ns, options.fence_window_ns, options.fence_ns, options.health_ns,
+        options.idle_health_ns, options.adapter_turn_ns);
+  }
+  return std::unique_ptr<Engine>(new Engine(std::move(device), options, clock, probe));
 }
 
-Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::Engine(std::unique_ptr<backends::Device> device, const EngineOptions& options, Clock& clock,
+               EngineProbe* probe)
+    : impl_(std::make_unique<Impl>(*this, std::move(device), options, clock, probe)) {}
 Engine::~Engine() = default;
 
 absl::Status Engine::Submit(Request request) { return impl_->Submit(std::move(request)); }
@@ -328,7 +392,45 @@ EngineGauges Engine::Gauges() const {
 
 const reticle_capabilities& Engine::capabilities() const { return impl_->capabilities_; }
 
-bool Engine::Lost() const { return impl_->lost_.load(std::memory_order_acquire); }
+DeviceState Engine::device_state() const { return impl_->state_.load(std::memory_order_acquire); }
+
+absl::Status Engine::Adopt(Displaced& displaced) { return impl_->Adopt(displaced); }
+
+void Engine::SeekRefuge() {
+  impl_->Post([impl = impl_.get()] {
+    if (impl->lost()) impl->Rehouse();
+  });
+}
+
+void Engine::Fence(std::string reason) {
+  impl_->Post([impl = impl_.get(), reason = std::move(reason)] {
+    impl->Fence(UnavailableError("%s", reason));
+  });
+}
+
+void Engine::Unfence(std::function<void(absl::Status)> done) {
+  impl_->Post([impl = impl_.get(), done = std::move(done)] { impl->Unfence(done); });
+}
+
+void Engine::ResetDevice() {
+  impl_->Post([impl = impl_.get()] {
+    if (!impl->lost()) impl->OnDeviceLost(UnavailableError("it is reset by order"));
+  });
+}
+
+void Engine::SetRefuge(Refuge* refuge) { impl_->refuge_ = refuge; }
+
+const char* DeviceStateName(DeviceState state) {
+  switch (state) {
+    case DeviceState::kReady:
+      return "ready";
+    case DeviceState::kLost:
+      return "lost";
+    case DeviceState::kFenced:
+      break;
+  }
+  return "fenced";
+}
 
 absl::StatusOr<reticle_health> Engine::Health() const { return impl_->device_->Health(); }
 
@@ -343,10 +445,11 @@ uint32_t Engine::CachedPrefixTokens(std::span<const TokenId> prompt, uint64_t ad
 void Engine::LoadAdapter(uint64_t adapter, std::string path, float scale,
                          std::function<void(absl::Status)> done) {
   impl_->Post([impl = impl_.get(), adapter, path = std::move(path), scale, done = std::move(done)] {
-    absl::Status status = impl->device_->LoadAdapter(adapter, path, scale);
+    absl::Status status =
+        impl->resetting_ ? impl->loss_ : impl->device_->LoadAdapter(adapter, path, scale);
     if (status.ok()) {
       MutexLock lock(impl->mutex_);
-      impl->adapters_.insert(adapter);
+      impl->adapters_[adapter] = {path, scale};
     }
     done(std::move(status));
   });
@@ -354,7 +457,7 @@ void Engine::LoadAdapter(uint64_t adapter, std::string path, float scale,
 
 void Engine::UnloadAdapter(uint64_t adapter, std::function<void(absl::Status)> done) {
   impl_->Post([impl = impl_.get(), adapter, done = std::move(done)] {
-    absl::Status status = impl->device_->UnloadAdapter(adapter);
+    absl::Status status = impl->resetting_ ? impl->loss_ : impl->device_->UnloadAdapter(adapter);
     if (status.ok()) {
       MutexLock lock(impl->mutex_);
       impl->adapters_.erase(adapter);
@@ -366,6 +469,12 @@ void Engine::UnloadAdapter(uint64_t adapter, std::function<void(absl::Status)> d
 bool Engine::AdapterLoaded(uint64_t adapter) const {
   MutexLock lock(impl_->mutex_);
   return impl_->adapters_.contains(adapter);
+}
+
+bool Engine::SwapsAdapters() const { return impl_->swaps_adapters_; }
+
+uint64_t Engine::current_adapter() const {
+  return impl_->current_adapter_.load(std::memory_order_relaxed);
 }
 
 void Engine::SetWake(std::function<void()> wake) { impl_->signal_->SetWake(std::move(wake)); }

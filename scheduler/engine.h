@@ -15,6 +15,7 @@
 #include "backends/abi/device.h"
 #include "base/clock.h"
 #include "scheduler/engine_probe.h"
+#include "scheduler/refuge.h"
 #include "scheduler/request.h"
 
 namespace reticle::scheduler {
@@ -27,6 +28,10 @@ struct EngineOptions {
   uint32_t max_running = 0;
   // Sequences that may wait for admission before Submit refuses with RESOURCE_EXHAUSTED.
   uint32_t max_waiting = 1024;
+  // Sequences of this priority or worse are refused when half of max_waiting wait, and leave the
+  // whole of it to better ones: overload sheds them first. They also leave a sixteenth of the
+  // places that run to better ones.
+  int32_t shed_priority = INT32_MAX;
   bool prefix_cache = true;
   // Decode credits granted ahead to a device that can run ahead; 0: as the device allows, at
   // most 64.
@@ -34,12 +39,38 @@ struct EngineOptions {
   // A sequence whose reader has made no room for this long yields its memory and its slot to others
   // when they are short, and is recomputed once there is room.
   int64_t stall_ns = 100'000'000;
-  // How often one sequence is recomputed after a loss of the device before it ends with kError.
+  // How often in a row, without a token of its own between, a sequence is recomputed after a loss
+  // of its device before it ends with kError: what kills every device that takes it must end.
   uint32_t max_recoveries = 3;
   // A device that has work and gives no completion for this long counts as lost; 0: waits for ever.
   // A CPU may well take tens of seconds for one chunk of a large model's prompt.
   int64_t watchdog_ns = 300'000'000'000;
+  // How long sequences that no other engine takes wait for their lost device to come back.
+  int64_t failover_ns = 30'000'000'000;
+  // So many losses within the window fence the device: it is left alone for fence_ns (0: until
+  // Unfence) before a reset is tried again. fence_after 0: never fenced.
+  uint32_t fence_after = 8;
+  int64_t fence_window_ns = 60'000'000'000;
+  int64_t fence_ns = 300'000'000'000;
+  // Resets the device from a thread of its own, so that a step never waits for it.
+  bool reset_in_background = false;
+  // On a device that swaps adapters at a cost: how long one is served while others wait; 0: twenty
+  // times the cost, at least 20 ms.
+  int64_t adapter_turn_ns = 0;
+  // How often to ask for the device's health, beside the completions that it gives: while it has
+  // work, and while it has none. 0: never.
+  int64_t health_ns = 0;
+  int64_t idle_health_ns = 0;
 };
+
+// Where a device stands; told by Engine::device_state.
+enum class DeviceState : uint8_t {
+  kReady,
+  kLost,    // to be reset soon
+  kFenced,  // lost too often, or by order: takes no work
+};
+// "ready", "lost", "fenced".
+const char* DeviceStateName(DeviceState state);
 
 class Engine {
  public:
@@ -67,8 +98,9 @@ class Engine {
   EngineGauges Gauges() const;
   // Those of the device, but for context_limit, which is never longer than the whole KV memory.
   const reticle_capabilities& capabilities() const;
-  // The device is lost and could not be brought back (yet).
-  bool Lost() const;
+  // The device takes no work: lost and not brought back (yet), or fenced.
+  bool Lost() const { return device_state() != DeviceState::kReady; }
+  DeviceState device_state() const;
   absl::StatusOr<reticle_health> Health() const;
   absl::StatusOr<reticle_stats> DeviceStats() const;
   // Tokens of `prompt` whose KV blocks are cached now (a hint for the dispatcher).
@@ -79,10 +111,28 @@ class Engine {
                    std::function<void(absl::Status)> done);
   void UnloadAdapter(uint64_t adapter, std::function<void(absl::Status)> done);
   bool AdapterLoaded(uint64_t adapter) const;
+  // Whether the device applies one adapter at a time, and which one it is (0: none).
+  bool SwapsAdapters() const;
+  uint64_t current_adapter() const;
+  // Takes over sequences of another engine, ahead of the queue's limit and although it drains. On
+  // an error (the device is lost, or cannot serve the request) `displaced` is as it was. Called on
+  // the thread that owned them until then.
+  absl::Status Adopt(Displaced& displaced);
+  // Another engine works again: a lost one offers what it holds once more.
+  void SeekRefuge();
+  // Takes the device out of service: what it holds goes elsewhere or waits for Unfence.
+  void Fence(std::string reason);
+  // Resets a lost or fenced device, and takes work again if that helps; `done` as for LoadAdapter.
+  void Unfence(std::function<void(absl::Status)> done);
+  // As if the device had been lost just now: sequences leave, the device is reset.
+  void ResetDevice();
   // `wake` is called, from any thread, when Step has new work after PrepareSleep returned true
   // (submit, cancel, room in a stream), at most once for each such return. It must not call into
   // the engine.
   void SetWake(std::function<void()> wake);
+  // Where sequences go when the device is lost; null: they wait for it. Before the first Step, and
+  // again with null when nothing steps the engine any more. It must outlive what is between.
+  void SetRefuge(Refuge* refuge);
 
   // ---- the engine thread
   // One iteration: completions in, plan, work out. Returns whether anything happened, so that a
@@ -100,7 +150,8 @@ class Engine {
 
  private:
   struct Impl;
-  explicit Engine(std::unique_ptr<Impl> impl);
+  Engine(std::unique_ptr<backends::Device> device, const EngineOptions& options, Clock& clock,
+         EngineProbe* probe);
 
   const std::unique_ptr<Impl> impl_;
 };

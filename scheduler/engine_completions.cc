@@ -1,16 +1,11 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/log.h"
 #include "base/status.h"
 #include "scheduler/engine_impl.h"
 
 namespace reticle::scheduler {
 namespace {
-
-constexpr uint32_t kMaxLossesInARow = 5;
-constexpr int64_t kFirstResetDelayNs = 1'000'000'000;
-constexpr int64_t kLongestResetDelayNs = 30'000'000'000;
 
 std::unique_ptr<TokenLogprobs> CopyLogprobs(const reticle_completion& completion) {
   auto logprobs = std::make_unique<TokenLogprobs>();
@@ -41,7 +36,7 @@ bool Engine::Impl::PollDevice() {
       return true;
     }
     if (*count == 0) return any;
-    if (!any) now_ns_ = clock_.NowNanos();
+    now_ns_ = clock_.NowNanos();
     any = true;
     for (size_t i = 0; i < *count; ++i) OnCompletion(completions_[i]);
     FeedWatchdog();
@@ -86,7 +81,6 @@ void Engine::Impl::OnCompletion(const reticle_completion& completion) {
 }
 
 void Engine::Impl::OnPrefill(Sequence* sequence, const reticle_completion& completion) {
-  losses_in_a_row_ = 0;
   // One token behind the prompt is a decoding step, not part of a prompt.
   const bool decoding =
       sequence->in_flight == 1 && completion.position >= sequence->prompt_tokens();
@@ -105,6 +99,7 @@ void Engine::Impl::OnPromptLogprob(Sequence* sequence, const reticle_completion&
   TokenEvent event;
   event.kind = TokenEvent::Kind::kPromptToken;
   event.token = sequence->tokens[completion.position];
+  event.device_ns = device_clock_.ToHost(completion.device_time_ns, now_ns_);
   event.ready_ns = now_ns_;
   event.logprobs = CopyLogprobs(completion);
   sequence->stream().Push(std::move(event));
@@ -113,7 +108,6 @@ void Engine::Impl::OnPromptLogprob(Sequence* sequence, const reticle_completion&
 }
 
 void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& completion) {
-  losses_in_a_row_ = 0;
   ++step_decode_tokens_;
   sequence->in_flight = 0;
   sequence->reports_due = 0;
@@ -128,6 +122,8 @@ void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& complet
     return;
   }
   --sequence->credits;
+  sequence->account->served += kOutputWeight;
+  sequence->fruitless = 0;
   if (sequence->credits <= limits_.run_ahead / 2) dirty_ = true;
   PublishBlocks(sequence, completion.position);
   sequence->tokens.push_back(completion.token);
@@ -135,6 +131,7 @@ void Engine::Impl::OnToken(Sequence* sequence, const reticle_completion& complet
   TokenEvent event;
   event.is_stop_id = completion.finish == RETICLE_FINISH_STOP_ID;
   event.token = completion.token;
+  event.device_ns = device_clock_.ToHost(completion.device_time_ns, now_ns_);
   event.ready_ns = now_ns_;
   if (sequence->request().sampling.logprobs.has_value()) event.logprobs = CopyLogprobs(completion);
   sequence->stream().Push(std::move(event));
@@ -196,62 +193,6 @@ void Engine::Impl::PublishBlocks(Sequence* sequence, uint32_t valid_tokens) {
     group.prompt_published = true;
     dirty_ = true;
   }
-}
-
-void Engine::Impl::OnDeviceLost(const absl::Status& status) {
-  now_ns_ = clock_.NowNanos();
-  dirty_ = true;
-  if (++losses_in_a_row_ > kMaxLossesInARow || !device_->Has(RETICLE_FEATURE_RESET)) {
-    GiveUpDevice(status);
-    return;
-  }
-  LogWarning("device '%s' is lost, resetting it: %s", capabilities_.device_name, status.message());
-  if (const absl::Status reset = device_->Reset(); !reset.ok()) {
-    GiveUpDevice(reset);
-    return;
-  }
-  FeedWatchdog();
-  if (BlockPool* const pool = memory_.pool()) pool->ForgetAll();
-  const std::vector<Sequence*> running = running_;
-  for (Sequence* sequence : running) {
-    if (sequence->state == Sequence::State::kRunning) Recover(sequence, status);
-  }
-}
-
-void Engine::Impl::GiveUpDevice(const absl::Status& status) {
-  LogError("device '%s' is given up: %s", capabilities_.device_name, status.message());
-  lost_.store(true, std::memory_order_release);
-  watchdog_timer_ns_ = INT64_MAX;
-  loss_ = UnavailableError("the device is lost: %s", status.message());
-  if (BlockPool* const pool = memory_.pool()) pool->ForgetAll();
-  // No end will come for what it holds.
-  const std::vector<Sequence*> running = running_;
-  for (Sequence* sequence : running) {
-    sequence->on_device = false;
-    if (sequence->state == Sequence::State::kFinished) {
-      LeaveRunning(sequence);
-      Remove(sequence);
-    }
-  }
-  FinishAll(loss_);
-  if (device_->Has(RETICLE_FEATURE_RESET)) {
-    reset_delay_ns_ = reset_delay_ns_ == 0 ? kFirstResetDelayNs
-                                           : std::min(2 * reset_delay_ns_, kLongestResetDelayNs);
-    reset_timer_ns_ = clock_.NowNanos() + reset_delay_ns_;
-  }
-}
-
-void Engine::Impl::TryResetAgain() {
-  reset_timer_ns_ = INT64_MAX;
-  if (const absl::Status reset = device_->Reset(); !reset.ok()) {
-    GiveUpDevice(reset);
-    return;
-  }
-  LogInfo("device '%s' is back", capabilities_.device_name);
-  losses_in_a_row_ = 0;
-  reset_delay_ns_ = 0;
-  lost_.store(false, std::memory_order_release);
-  dirty_ = true;
 }
 
 }  // namespace reticle::scheduler

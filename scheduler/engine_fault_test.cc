@@ -73,12 +73,13 @@ TEST_F(EngineFaultTest, BlocksOfBeforeTheLossAreNotReused) {
   EXPECT_EQ(after->choices[0].tokens, before->choices[0].tokens);
 }
 
-TEST_F(EngineFaultTest, ADeviceThatKeepsDyingIsGivenUpAndTriedAgainLater) {
-  TestEngine engine(FakeOptionList{{"lost_step", "3"}}, {.max_recoveries = 2});
+TEST_F(EngineFaultTest, WhatGetsNoTokenFromOneLossToTheNextIsGivenUp) {
+  TestEngine engine({}, {.max_recoveries = 2, .fence_after = 0});
   SubmitMany(engine, 3, 1000);
-  for (int i = 0; i < 200 && !all_[0]->ended(); ++i) {
+  for (int i = 0; i < 8; ++i) {
     engine.Step();
     for (Client* client : all_) client->Read();
+    // Just after they were given to the device (again), before it has said anything.
     if (i % 2 == 0) engine.control().Lose();
   }
   for (Client* client : all_) {
@@ -89,30 +90,150 @@ TEST_F(EngineFaultTest, ADeviceThatKeepsDyingIsGivenUpAndTriedAgainLater) {
   }
 }
 
-TEST_F(EngineFaultTest, GivenUpDeviceRefusesWorkUntilAResetHelps) {
+TEST_F(EngineFaultTest, WhatProgressesBetweenLossesIsNeverGivenUp) {
+  TestEngine engine(FakeOptionList{{"credits", "4"}}, {.max_recoveries = 1, .fence_after = 0});
+  SubmitMany(engine, 3, 300);
+  for (int i = 0; i < 4000 && !all_[2]->ended(); ++i) {
+    engine.Step();
+    for (Client* client : all_) client->Read();
+    if (i % 8 == 7) engine.control().Lose();
+  }
+  ExpectAllRight();
+  EXPECT_GT(all_[0]->choices[0].end->recoveries, 5u);
+}
+
+TEST_F(EngineFaultTest, ALostDeviceIsResetUntilThatHelpsAndItsSequencesGoOn) {
   TestEngine engine;
   SubmitMany(engine, 2, 3000);
   engine.Step();
-  for (int i = 0; i < 20 && !engine->Lost(); ++i) {
-    engine.control().Lose();
-    engine.Step();
-  }
+  engine.control().FailResets(3);
+  engine.control().Lose();
+  engine.Step();
   ASSERT_TRUE(engine->Lost());
-  for (Client* client : all_) {
-    client->Read();
-    ASSERT_TRUE(client->ended());
-    EXPECT_EQ(client->choices[0].end->status.code(), absl::StatusCode::kUnavailable);
-  }
-  EXPECT_TRUE(engine.RunUntilIdle());
   auto refused = MakeClient(MakeRequest(MakePrompt(4), 5));
   EXPECT_EQ(engine.Submit(*refused).code(), absl::StatusCode::kUnavailable);
-  EXPECT_LT(engine->next_timer_ns(), engine.clock().NowNanos() + 2'000'000'000);
-  engine.clock().AdvanceNanos(2'000'000'000);
-  engine.Step();
+  int waits = 0;
+  for (; waits < 20 && engine->Lost(); ++waits) {
+    ASSERT_LT(engine->next_timer_ns(), INT64_MAX);
+    engine.clock().AdvanceNanos(engine->next_timer_ns() - engine.clock().NowNanos());
+    engine.Step();
+  }
+  EXPECT_EQ(waits, 3);
   EXPECT_FALSE(engine->Lost());
   ASSERT_TRUE(engine.Submit(*refused).ok());
   ASSERT_TRUE(engine.RunUntilEnded({refused.get()}));
   EXPECT_EQ(refused->choices[0].tokens, Expected(refused->request));
+  ASSERT_TRUE(engine.RunUntilEnded(all_));
+  ExpectAllRight();
+}
+
+TEST_F(EngineFaultTest, WhatWaitsTooLongForALostDeviceEndsWithAClearError) {
+  TestEngine engine({}, {.failover_ns = 5'000'000'000});
+  SubmitMany(engine, 3, 3000);
+  Request request = MakeRequest(MakePrompt(4), 500);
+  request.deadline_ns = 2'000'000'000;
+  auto expiring = MakeClient(request);
+  ASSERT_TRUE(engine.Submit(*expiring).ok());
+  engine.Step();
+  engine.control().FailResets(1'000'000);
+  engine.control().Lose();
+  for (int i = 0; i < 1000 && !all_[0]->ended(); ++i) {
+    engine.Step();
+    engine.clock().AdvanceNanos(10'000'000);
+    for (Client* client : all_) client->Read();
+    expiring->Read();
+  }
+  EXPECT_GE(engine.clock().NowNanos(), 5'000'000'000);
+  EXPECT_LT(engine.clock().NowNanos(), 6'000'000'000);
+  for (Client* client : all_) {
+    ASSERT_TRUE(client->ended());
+    const SequenceEnd& end = *client->choices[0].end;
+    EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(end.status.message()), HasSubstr("none came back within 5000 ms"));
+  }
+  ASSERT_TRUE(expiring->ended());
+  EXPECT_EQ(expiring->choices[0].end->reason, FinishReason::kDeadline);
+  EXPECT_TRUE(engine.RunUntilIdle());
+}
+
+TEST_F(EngineFaultTest, ADeviceThatIsLostTooOftenIsFencedForATime) {
+  TestEngine engine({}, {.max_recoveries = 100, .fence_after = 4, .fence_ns = 20'000'000'000});
+  SubmitMany(engine, 2, 3000);
+  int losses = 0;
+  for (; losses < 20 && engine->device_state() != DeviceState::kFenced; ++losses) {
+    engine.control().Lose();
+    engine.Step();
+    engine.Step();
+  }
+  EXPECT_EQ(losses, 4);
+  ASSERT_TRUE(engine->Lost());
+  engine.clock().AdvanceNanos(19'000'000'000);
+  engine.Step();
+  EXPECT_EQ(engine->device_state(), DeviceState::kFenced);
+  engine.clock().AdvanceNanos(2'000'000'000);
+  engine.Step();
+  EXPECT_EQ(engine->device_state(), DeviceState::kReady);
+  ASSERT_TRUE(engine.RunUntilEnded(all_));
+  ExpectAllRight();
+}
+
+TEST_F(EngineFaultTest, FencedByOrderItWaitsForUnfence) {
+  for (const char* mode : {"paged", "slots"}) {
+    TestEngine engine({{"mode", mode}, {"credits", "4"}});
+    clients_.clear();
+    all_.clear();
+    SubmitMany(engine, 5, 100);
+    for (int i = 0; i < 4; ++i) engine.Step();
+    engine->Fence("maintenance");
+    for (int i = 0; i < 50; ++i) engine.Step();
+    EXPECT_EQ(engine->device_state(), DeviceState::kFenced);
+    EXPECT_EQ(engine.control().live_sequences(), 0u);
+    auto refused = MakeClient(MakeRequest(MakePrompt(4), 5));
+    EXPECT_THAT(std::string(engine.Submit(*refused).message()), HasSubstr("fenced"));
+    absl::Status unfenced = absl::UnknownError("not called");
+    engine->Unfence([&](absl::Status status) { unfenced = std::move(status); });
+    ASSERT_TRUE(engine.RunUntilEnded(all_));
+    EXPECT_TRUE(unfenced.ok()) << unfenced;
+    ExpectAllRight();
+    EXPECT_EQ(engine->DeviceStats()->resets, 0u);
+  }
+}
+
+TEST_F(EngineFaultTest, AnIdleDeviceThatFailsIsNoticedByItsHealth) {
+  TestEngine engine({}, {.health_ns = 20'000'000, .idle_health_ns = 1'000'000'000});
+  engine.Step();
+  EXPECT_LE(engine->next_timer_ns(), 1'000'000'000);
+  engine.control().Hang();
+  engine.clock().AdvanceNanos(1'000'000'000);
+  engine.Step();
+  EXPECT_EQ(engine->DeviceStats()->resets, 1u);
+  EXPECT_FALSE(engine->Lost());
+  SubmitMany(engine, 1, 3000);
+  engine.Step();
+  engine.control().Hang();
+  engine.clock().AdvanceNanos(20'000'000);
+  engine.Step();
+  EXPECT_EQ(engine->DeviceStats()->resets, 2u) << "much earlier than the watchdog";
+  ASSERT_TRUE(engine.RunUntilEnded(all_));
+  ExpectAllRight();
+}
+
+TEST_F(EngineFaultTest, AdaptersAreThereAgainAfterAReset) {
+  TestEngine engine;
+  engine->LoadAdapter(9, "/dev/null", 1.0f, [](absl::Status status) { ASSERT_TRUE(status.ok()); });
+  engine.Step();
+  Request request = MakeRequest(MakePrompt(40), 100);
+  request.adapter = 9;
+  auto undisturbed = MakeClient(request);
+  ASSERT_TRUE(engine.Submit(*undisturbed).ok());
+  ASSERT_TRUE(engine.RunUntilEnded({undisturbed.get()}));
+  auto client = MakeClient(request);
+  ASSERT_TRUE(engine.Submit(*client).ok());
+  for (int i = 0; i < 3; ++i) engine.Step();
+  engine.control().Lose();
+  ASSERT_TRUE(engine.RunUntilEnded({client.get()}));
+  EXPECT_EQ(client->choices[0].tokens, undisturbed->choices[0].tokens);
+  EXPECT_EQ(client->choices[0].end->recoveries, 1u);
 }
 
 TEST_F(EngineFaultTest, ATokensErrorEndsOnlyItsSequence) {

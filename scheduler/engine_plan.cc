@@ -8,13 +8,16 @@ namespace reticle::scheduler {
 namespace {
 
 constexpr int64_t kRetryNs = 1'000'000;
-// Output tokens for which a sequence has room from the start.
-constexpr uint32_t kReservedOutput = 1024;
+// Output tokens for which a sequence has room from the start: what is not touched costs no memory,
+// and what grows later has to be copied between two tokens.
+constexpr uint32_t kReservedOutput = 65536;
+// Waiting sequences that are looked at although no place is free.
+constexpr size_t kNewcomers = 8;
 
 }  // namespace
 
 bool Engine::Impl::PlanAndSubmit() {
-  if (!dirty_ || lost_.load(std::memory_order_relaxed)) return false;
+  if (!dirty_ || lost()) return false;
   if (lockstep_ && std::any_of(running_.begin(), running_.end(), [](const Sequence* sequence) {
         return sequence->state == Sequence::State::kRunning && !sequence->idle();
       })) {
@@ -31,8 +34,33 @@ bool Engine::Impl::PlanAndSubmit() {
   return true;
 }
 
+void Engine::Impl::TakeTurn() {
+  demands_.clear();
+  const auto demand_of = [this](const Sequence* sequence) -> AdapterDemand& {
+    const uint64_t adapter = sequence->request().adapter;
+    for (AdapterDemand& demand : demands_) {
+      if (demand.adapter == adapter) return demand;
+    }
+    return demands_.emplace_back(AdapterDemand{.adapter = adapter});
+  };
+  for (const Sequence* sequence : running_) {
+    AdapterDemand& demand = demand_of(sequence);
+    demand.busy = demand.busy || sequence->owed();
+    if (sequence->state != Sequence::State::kRunning) continue;
+    demand.wants = demand.wants || !sequence->idle() || sequence->stream().FreeSlots() > 0;
+  }
+  for (const Sequence* sequence : waiting_.All()) {
+    AdapterDemand& demand = demand_of(sequence);
+    demand.wants = demand.wants || sequence->stream().FreeSlots() > 0;
+  }
+  turn_ = PlanAdapter(turn_.turn, demands_, now_ns_, adapter_turn_ns_);
+  current_adapter_.store(turn_.turn.adapter, std::memory_order_relaxed);
+  stall_timer_ns_ = std::min(stall_timer_ns_, turn_.ends_ns);
+}
+
 void Engine::Impl::TakeSnapshot() {
   stall_timer_ns_ = INT64_MAX;
+  if (swaps_adapters_) TakeTurn();
   snapshot_.free_units = memory_.free();
   snapshot_.running.clear();
   owed_ = false;
@@ -42,10 +70,14 @@ void Engine::Impl::TakeSnapshot() {
   }
   snapshot_.waiting.clear();
   candidates_.clear();
-  const size_t wanted = std::max<size_t>(limits_.max_running - running_.size(), 1);
-  for (Sequence* sequence : waiting_) {
-    if (candidates_.size() == wanted) break;
-    if (HeldBySibling(*sequence)) continue;
+  // Tenants below their share may get the places of others.
+  const size_t free_slots = limits_.max_running - running_.size();
+  const size_t wanted = free_slots > kNewcomers ? free_slots : free_slots + kNewcomers;
+  FairQueue::Cursor cursor(waiting_);
+  while (candidates_.size() < wanted) {
+    Sequence* const sequence = cursor.Next();
+    if (sequence == nullptr) break;
+    if (HeldBySibling(*sequence) || !HasTurn(*sequence)) continue;
     // The first token of a prompt is reported at once, without a log-probability.
     const uint32_t at_once = sequence->reports_prompt() && sequence->prompt_reported == 0 ? 1 : 0;
     if (!sequence->stream().AwaitRoom(at_once)) continue;
@@ -53,6 +85,40 @@ void Engine::Impl::TakeSnapshot() {
     snapshot_.waiting.back().event_room =
         static_cast<uint32_t>(sequence->stream().FreeSlots()) - at_once;
     candidates_.push_back(sequence);
+  }
+  MarkShares();
+}
+
+void Engine::Impl::MarkShares() {
+  // Only priorities at which somebody waits matter.
+  for (size_t first = 0; first < candidates_.size();) {
+    const int32_t priority = candidates_[first]->request().priority;
+    size_t end = first;
+    while (end < candidates_.size() && candidates_[end]->request().priority == priority) ++end;
+    if (waiting_.Contended(priority)) {
+      const uint32_t share = waiting_.Share(priority, limits_.max_running);
+      double least = 0;
+      bool below = false;
+      for (size_t i = first; i < end; ++i) {
+        const FairAccount& account = *candidates_[i]->account;
+        if (account.running >= share) continue;
+        snapshot_.waiting[i].below_share = true;
+        least = below ? std::min(least, account.served) : account.served;
+        below = true;
+      }
+      for (Sequence* sequence : running_) {
+        FairAccount& account = *sequence->account;
+        account.surplus = account.running > share ? account.running - share : 0;
+      }
+      for (size_t i = running_.size(); below && i > 0; --i) {
+        FairAccount& account = *running_[i - 1]->account;
+        if (running_[i - 1]->request().priority != priority || account.surplus == 0) continue;
+        if (account.served < least) continue;
+        --account.surplus;
+        snapshot_.running[i - 1].surplus = true;
+      }
+    }
+    first = end;
   }
 }
 
@@ -65,6 +131,11 @@ RunningSnapshot Engine::Impl::SnapshotRunning(Sequence& sequence) {
   made.units = sequence.lease.units();
   made.leaving = sequence.state != Sequence::State::kRunning;
   if (made.leaving) return made;
+  if (!HasTurn(sequence)) {
+    // Its place is anybody's who has the turn.
+    made.stalled = sequence.idle() && !turn_.finishing;
+    return made;
+  }
   if (sequence.idle()) made.pending = sequence.known_tokens() - sequence.positions;
   made.output_room = OutputRoom(sequence);
   made.event_per_token = sequence.reports_prompt();
@@ -167,6 +238,15 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     sequence->tokens.assign(prompt.begin(), prompt.end());
   }
   if (sequence->admitted_ns < 0) {
+    const int64_t interval_ns =
+        now_ns_ - std::max(last_admission_ns_, sequence->request().arrival_ns);
+    const int64_t average_ns = admission_interval_ns_.load(std::memory_order_relaxed);
+    admission_interval_ns_.store(std::max<int64_t>(average_ns + (interval_ns - average_ns) / 8, 1),
+                                 std::memory_order_relaxed);
+    last_admission_ns_ = now_ns_;
+    sequence->account->served +=
+        kInputWeight *
+        (sequence->prompt_tokens() - std::min(sequence->positions, sequence->prompt_tokens()));
     sequence->admitted_ns = now_ns_;
     sequence->cached_tokens = sequence->positions;
     probe_.OnAdmitted(sequence->request(), sequence->prompt_tokens(), sequence->cached_tokens,
@@ -176,6 +256,7 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     TokenEvent event;
     event.kind = TokenEvent::Kind::kPromptToken;
     event.token = sequence->tokens[0];
+    event.device_ns = now_ns_;
     event.ready_ns = now_ns_;
     sequence->stream().Push(std::move(event));
     sequence->prompt_reported = 1;

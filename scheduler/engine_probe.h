@@ -34,6 +34,11 @@ class EngineProbe {
   virtual void OnPreemption() {}
   virtual void OnFinished(const Request& request, const SequenceEnd& end) {}
   virtual void OnRejected(const absl::Status& status) {}
+  // The device was lost. `hung`: the watchdog said so.
+  virtual void OnDeviceLost(bool hung) {}
+  virtual void OnDeviceReset(bool succeeded) {}
+  // Sequences that left for another engine.
+  virtual void OnFailover(uint32_t sequences) {}
 };
 
 }  // namespace reticle::scheduler

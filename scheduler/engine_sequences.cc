@@ -5,8 +5,7 @@
 #include "scheduler/engine_impl.h"
 
 namespace reticle::scheduler {
-
-void Engine::Impl::AddSequences(Request request) {
+std::shared_ptr<Group> Engine::Impl::NewGroup(Request request) {
   auto group = std::make_shared<Group>();
   group->request = std::move(request);
   const Request& made = group->request;
@@ -24,20 +23,33 @@ void Engine::Impl::AddSequences(Request request) {
   const uint32_t full_blocks =
       static_cast<uint32_t>(made.prompt->size() - 1) / memory_.unit_tokens();
   group->prompt_published = !group->shares || full_blocks == 0;
+  return group;
+}
 
-  for (uint32_t choice = 0; choice < count; ++choice) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = SequenceId(next_id_);
-    sequence->group = group;
-    sequence->choice = choice;
-    sequence->order = next_id_;
-    group->choices[choice] = sequence.get();
-    if (made.deadline_ns != 0) deadlines_.emplace(made.deadline_ns, next_id_);
-    waiting_.insert(sequence.get());
-    sequences_.emplace(next_id_, std::move(sequence));
-    ++next_id_;
-  }
+void Engine::Impl::AddSequence(const std::shared_ptr<Group>& group, SequenceProgress progress) {
+  auto sequence = std::make_unique<Sequence>();
+  static_cast<SequenceProgress&>(*sequence) = std::move(progress);
+  sequence->id = SequenceId(next_id_);
+  sequence->group = group;
+  group->choices[sequence->choice] = sequence.get();
+  const int64_t deadline_ns = group->request.deadline_ns;
+  if (deadline_ns != 0) deadlines_.emplace(deadline_ns, next_id_);
+  sequence->account = waiting_.Account(group->request.priority, group->request.tenant);
+  waiting_.Add(sequence.get());
+  sequences_.emplace(next_id_, std::move(sequence));
+  ++next_id_;
   dirty_ = true;
+}
+
+void Engine::Impl::AddSequences(Submission submission) {
+  const std::shared_ptr<Group> group = NewGroup(std::move(submission.request));
+  const uint32_t count = static_cast<uint32_t>(group->choices.size());
+  for (uint32_t choice = 0; choice < count; ++choice) {
+    SequenceProgress progress;
+    progress.choice = choice;
+    progress.order = submission.order;
+    AddSequence(group, std::move(progress));
+  }
   // Whoever was cancelled before its stream knew this engine has notified nobody.
   for (uint32_t choice = 0; choice < count; ++choice) {
     Sequence* const sequence = group->choices[choice];
@@ -47,18 +59,25 @@ void Engine::Impl::AddSequences(Request request) {
 
 void Engine::Impl::EnterWaiting(Sequence* sequence) {
   sequence->state = Sequence::State::kWaiting;
-  waiting_.insert(sequence);
-  waiting_count_.fetch_add(1, std::memory_order_relaxed);
+  waiting_.Add(sequence);
+  CountWaiting(sequence->request(), 1);
   dirty_ = true;
 }
 
 void Engine::Impl::LeaveWaiting(Sequence* sequence) {
-  waiting_.erase(sequence);
-  waiting_count_.fetch_sub(1, std::memory_order_relaxed);
+  waiting_.Remove(sequence);
+  CountWaiting(sequence->request(), -1);
+}
+
+void Engine::Impl::CountWaiting(const Request& request, int32_t change) {
+  waiting_count_.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
+  if (request.priority < options_.shed_priority) return;
+  shed_first_count_.fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
 }
 
 void Engine::Impl::EnterRunning(Sequence* sequence) {
   sequence->state = Sequence::State::kRunning;
+  waiting_.OnRunning(sequence);
   running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore()),
                   sequence);
   sequence->slot = free_slots_.back();
@@ -70,6 +89,7 @@ void Engine::Impl::LeaveRunning(Sequence* sequence) {
   const auto found = std::lower_bound(running_.begin(), running_.end(), sequence, ServedBefore());
   RETICLE_CHECK(found != running_.end() && *found == sequence);
   running_.erase(found);
+  waiting_.OnNotRunning(sequence);
   slots_[sequence->slot] = nullptr;
   free_slots_.push_back(sequence->slot);
   sequence->lease.Release();
@@ -101,10 +121,12 @@ void Engine::Impl::Requeue(Sequence* sequence) {
 }
 
 void Engine::Impl::Recover(Sequence* sequence, const absl::Status& status) {
-  if (++sequence->recoveries > options_.max_recoveries) {
-    Finish(sequence, FinishReason::kError,
-           UnavailableError("given up after %u recoveries, at most %u are tried: %s",
-                            sequence->recoveries - 1, options_.max_recoveries, status.message()));
+  ++sequence->recoveries;
+  if (++sequence->fruitless > options_.max_recoveries) {
+    Finish(
+        sequence, FinishReason::kError,
+        UnavailableError("given up after %u recoveries without a token, at most %u are tried: %s",
+                         sequence->fruitless - 1, options_.max_recoveries, status.message()));
     return;
   }
   if (!sequence->on_device) {
@@ -134,6 +156,7 @@ void Engine::Impl::Finish(Sequence* sequence, FinishReason reason, absl::Status 
   end.device_busy_ns = sequence->device_busy_ns;
   end.energy_nj = sequence->energy_nj;
   end.preemptions = sequence->preemptions;
+  end.recoveries = sequence->recoveries;
   probe_.OnFinished(request, end);
   sequence->stream().Finish(std::move(end));
   Touch(sequence);

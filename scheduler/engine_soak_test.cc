@@ -165,11 +165,11 @@ INSTANTIATE_TEST_SUITE_P(
         SoakCase{"refusing_device", {{"refuse_every", "5"}, {"credits", "4"}}, {}},
         SoakCase{"dying_paged",
                  {{"credits", "4"}, {"block_tokens", "4"}},
-                 {.max_recoveries = 1000},
+                 {.max_recoveries = 1000, .fence_after = 0},
                  /*loses_device=*/true},
         SoakCase{"dying_slots_lockstep",
                  {{"mode", "slots"}, {"credits", "1"}},
-                 {.max_recoveries = 1000},
+                 {.max_recoveries = 1000, .fence_after = 0},
                  /*loses_device=*/true}),
     [](const auto& info) { return info.param.name; });
 

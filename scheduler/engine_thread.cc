@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "base/status.h"
+#include "scheduler/adaptive_spin.h"
 
 namespace reticle::scheduler {
 namespace {
@@ -18,14 +19,6 @@ namespace {
 constexpr int64_t kSpinCheapNs = 200'000;
 constexpr int64_t kSpinNs = 10'000;
 constexpr int64_t kNanosPerSecond = 1'000'000'000;
-
-void Pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // Empties an eventfd; when there is nothing to read, nothing happens.
 void Clear(int fd) {
@@ -76,17 +69,16 @@ void EngineThread::Wake() {
 
 void EngineThread::Run(const std::string& name) {
   pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
-  int64_t last_work_ns = clock_.NowNanos();
+  AdaptiveSpin spin(AdaptiveSpin::OnThisMachine(spin_ns_), clock_.NowNanos());
   while (!stop_.load(std::memory_order_acquire)) {
     if (engine_.Step()) {
-      last_work_ns = clock_.NowNanos();
-      continue;
+      spin.OnWork(clock_.NowNanos());
+    } else if (spin.Spins(clock_.NowNanos())) {
+      SpinPause();
+    } else {
+      spin.OnSleep();
+      if (engine_.PrepareSleep()) Sleep();
     }
-    if (clock_.NowNanos() - last_work_ns < spin_ns_) {
-      Pause();
-      continue;
-    }
-    if (engine_.PrepareSleep()) Sleep();
   }
 }
 

@@ -22,8 +22,9 @@ namespace reticle::scheduler {
 class EngineThread {
  public:
   struct Options {
-    // How long to look again and again after the last work before going to sleep, ns. A sleeping
-    // thread is 35-65 us late, a spinning one takes a core. Negative: 200 us for a device that is
+    // How long to look again and again after the last work before going to sleep, ns; less while
+    // that is in vain (scheduler/adaptive_spin.h). A sleeping thread is 35-65 us late, a spinning
+    // one takes a core. Negative: 200 us for a device that is
     // cheap to poll, so that nothing sleeps between two of its tokens, else 10 us, so that the
     // core is the device's.
     int64_t spin_ns = -1;

@@ -21,18 +21,57 @@ class Planner {
     plan_.preempt.clear();
     plan_.preempted.assign(running_.size(), 0);
     CountUnderWay();
-    Decode();
-    // What comes back is for those who wait for it; nobody else may take what is left till then.
-    if (short_of_memory_) free_ = 0;
-    Prefill();
-    const size_t fed = plan_.work.size();
-    for (size_t i = 0; i < fed; ++i) AddCredits(running_[plan_.work[i].index], &plan_.work[i]);
-    TopUp();
-    if (!short_of_memory_) Admit();
+    slots_ = limits_.max_running - std::min<size_t>(limits_.max_running, running_.size());
+    active_ = running_.size() - returning_slots_;
+    Class each;
+    while (NextClass(&each)) PlanClass(each);
     DropWorkOfPreempted();
   }
 
  private:
+  // The sequences of one priority: [running_begin, running_end) and likewise the waiting.
+  struct Class {
+    size_t running_begin = 0, running_end = 0, waiting_begin = 0, waiting_end = 0;
+  };
+
+  bool NextClass(Class* each) const {
+    each->running_begin = each->running_end;
+    each->waiting_begin = each->waiting_end;
+    const bool runs = each->running_begin < running_.size();
+    const bool waits = each->waiting_begin < waiting_.size();
+    if (!runs && !waits) return false;
+    const int32_t priority = !waits  ? running_[each->running_begin].priority
+                             : !runs ? waiting_[each->waiting_begin].priority
+                                     : std::min(running_[each->running_begin].priority,
+                                                waiting_[each->waiting_begin].priority);
+    while (each->running_end < running_.size() &&
+           running_[each->running_end].priority <= priority) {
+      ++each->running_end;
+    }
+    while (each->waiting_end < waiting_.size() &&
+           waiting_[each->waiting_end].priority <= priority) {
+      ++each->waiting_end;
+    }
+    return true;
+  }
+
+  void PlanClass(const Class& each) {
+    const size_t planned = plan_.work.size();
+    Decode(each);
+    // What comes back is for those who wait for it; nobody else may take what is left till then.
+    if (short_of_memory_) free_ = 0;
+    const uint32_t before = prefill_budget_;
+    Prefill(each);
+    const size_t fed = plan_.work.size();
+    for (size_t i = planned; i < fed; ++i) {
+      AddCredits(running_[plan_.work[i].index], &plan_.work[i]);
+    }
+    TopUp(each);
+    if (!short_of_memory_ && !held_up_) Admit(each);
+    // Prompts of this priority go before the decoding of worse ones.
+    if (prefill_budget_ < before) decode_budget_ = std::min(decode_budget_, prefill_budget_);
+  }
+
   uint32_t UnitsFor(uint64_t positions) const {
     return static_cast<uint32_t>((positions + limits_.unit_tokens - 1) / limits_.unit_tokens);
   }
@@ -59,8 +98,8 @@ class Planner {
     prefill_budget_ = static_cast<uint32_t>(budget - std::min(budget, decoding + prefilling));
   }
 
-  void Decode() {
-    for (size_t i = 0; i < running_.size(); ++i) {
+  void Decode(const Class& each) {
+    for (size_t i = each.running_begin; i < each.running_end; ++i) {
       const RunningSnapshot& sequence = running_[i];
       if (sequence.pending != 1 || Gone(i)) continue;
       if (sequence.event_room == 0 || sequence.output_room == 0) continue;
@@ -79,10 +118,21 @@ class Planner {
     }
   }
 
-  void Prefill() {
-    for (size_t i = 0; i < running_.size() && prefill_budget_ > 0; ++i) {
+  void Prefill(const Class& each) {
+    uint32_t kept = 0;
+    for (size_t i = each.waiting_begin; i < each.waiting_end && kept == 0; ++i) {
+      // A tenant below its share does not wait for all of the others' prompts.
+      if (waiting_[i].below_share && waiting_[i].ready) kept = prefill_budget_ / 2;
+    }
+    prefill_budget_ -= kept;
+    for (const bool surplus : {false, true}) PrefillSome(each, surplus);
+    prefill_budget_ += kept;
+  }
+
+  void PrefillSome(const Class& each, bool surplus) {
+    for (size_t i = each.running_begin; i < each.running_end && prefill_budget_ > 0; ++i) {
       const RunningSnapshot& sequence = running_[i];
-      if (sequence.pending < 2 || Gone(i)) continue;
+      if (sequence.pending < 2 || Gone(i) || sequence.surplus != surplus) continue;
       PlannedWork work = Chunk(sequence.pending, sequence);
       if (work.tokens == 0) continue;
       work.index = static_cast<uint32_t>(i);
@@ -126,8 +176,8 @@ class Planner {
     work->credits = static_cast<uint32_t>(credits);
   }
 
-  void TopUp() {
-    for (size_t i = 0; i < running_.size(); ++i) {
+  void TopUp(const Class& each) {
+    for (size_t i = each.running_begin; i < each.running_end; ++i) {
       const RunningSnapshot& sequence = running_[i];
       if (sequence.credits == 0 || sequence.credits > limits_.run_ahead / 2 || Gone(i)) continue;
       const uint64_t fits = uint64_t{limits_.unit_tokens} * (uint64_t{sequence.units} + free_);
@@ -141,10 +191,8 @@ class Planner {
     }
   }
 
-  void Admit() {
-    size_t active = running_.size() - returning_slots_;
-    uint32_t slots = limits_.max_running - std::min<size_t>(limits_.max_running, running_.size());
-    for (size_t i = 0; i < waiting_.size() && prefill_budget_ > 0; ++i) {
+  void Admit(const Class& each) {
+    for (size_t i = each.waiting_begin; i < each.waiting_end && prefill_budget_ > 0; ++i) {
       const WaitingSnapshot& sequence = waiting_[i];
       if (!sequence.ready) continue;
       PlannedWork work = Chunk(sequence.tokens - sequence.cached, sequence);
@@ -152,10 +200,16 @@ class Planner {
       const uint32_t held = sequence.cached / limits_.unit_tokens;
       const uint32_t need = Need(sequence.tokens, held);
       const uint64_t charge =
-          uint64_t{need} + sequence.cached_free_units + (active > 0 ? limits_.reserve_units : 0);
-      if (slots == 0 || charge > free_) {
-        MakeRoomFor(sequence, slots, uint64_t{need} + sequence.cached_free_units);
-        return;
+          uint64_t{need} + sequence.cached_free_units + (active_ > 0 ? limits_.reserve_units : 0);
+      const uint32_t kept = sequence.priority >= limits_.yield_priority ? limits_.kept_slots : 0;
+      if (held_up_ || slots_ <= kept || charge > free_) {
+        held_up_ = true;
+        const uint64_t units = uint64_t{need} + sequence.cached_free_units;
+        if (!MakeRoomFor(sequence, units) || !sequence.below_share) return;
+        // The next tenant below its share may have room made for it in the same step.
+        promised_units_ += units;
+        ++promised_slots_;
+        continue;
       }
       work.index = static_cast<uint32_t>(i);
       work.new_units = need;
@@ -165,20 +219,25 @@ class Planner {
         Raise(sequence, uint64_t{sequence.cached} + work.tokens - 1, held, &work);
       }
       plan_.admit.push_back(work);
-      --slots;
-      ++active;
+      --slots_;
+      ++active_;
     }
   }
 
-  // Whoever may be preempted so that a waiting sequence of `priority` can be admitted.
-  bool YieldsTo(size_t i, int32_t priority) const {
-    return !Gone(i) && (running_[i].stalled || running_[i].priority > priority);
+  // Whoever may be preempted so that `waiting` can be admitted.
+  bool YieldsTo(size_t i, const WaitingSnapshot& waiting) const {
+    const RunningSnapshot& running = running_[i];
+    if (Gone(i)) return false;
+    return running.stalled || running.priority > waiting.priority ||
+           (running.priority == waiting.priority && running.surplus && waiting.below_share);
   }
 
-  void MakeRoomFor(const WaitingSnapshot& sequence, uint32_t slots, uint64_t charge) {
+  // Whether there is room, or will be when those have left that it preempts.
+  bool MakeRoomFor(const WaitingSnapshot& sequence, uint64_t charge) {
     const auto enough = [&](uint64_t units, uint64_t freed_slots, size_t left) {
-      return slots + returning_slots_ + freed_slots > 0 &&
-             charge + (left > 0 ? limits_.reserve_units : 0) <= free_ + returning_ + units;
+      return slots_ + returning_slots_ + freed_slots > promised_slots_ &&
+             promised_units_ + charge + (left > 0 ? limits_.reserve_units : 0) <=
+                 free_ + returning_ + units;
     };
     size_t active = 0;
     uint64_t yielding = 0;
@@ -186,20 +245,21 @@ class Planner {
     for (size_t i = 0; i < running_.size(); ++i) {
       if (Gone(i)) continue;
       ++active;
-      if (!YieldsTo(i, sequence.priority)) continue;
+      if (!YieldsTo(i, sequence)) continue;
       yielding += running_[i].units;
       ++yielders;
     }
     const size_t admitted = plan_.admit.size();
-    if (!enough(yielding, yielders, active - yielders + admitted)) return;
+    if (!enough(yielding, yielders, active - yielders + admitted)) return false;
     for (const bool stalled : {true, false}) {
       for (size_t i = running_.size(); i > 0; --i) {
-        if (enough(0, 0, active + admitted)) return;
-        if (running_[i - 1].stalled != stalled || !YieldsTo(i - 1, sequence.priority)) continue;
+        if (enough(0, 0, active + admitted)) return true;
+        if (running_[i - 1].stalled != stalled || !YieldsTo(i - 1, sequence)) continue;
         Preempt(i - 1);
         --active;
       }
     }
+    return true;
   }
 
   // The last stalled sequence, or else the last one not ahead of `asking`.
@@ -235,6 +295,11 @@ class Planner {
   uint32_t decode_budget_ = 0;
   uint32_t prefill_budget_ = 0;
   bool short_of_memory_ = false;
+  bool held_up_ = false;  // somebody waits for room; nobody overtakes
+  uint32_t slots_ = 0;
+  size_t active_ = 0;
+  uint64_t promised_units_ = 0;  // to those for whom room is made
+  uint64_t promised_slots_ = 0;
 };
 
 }  // namespace

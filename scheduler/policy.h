@@ -2,6 +2,9 @@
 // state, no allocation once the plan's vectors have grown.
 //
 // The order of service is that of the lists in the snapshot: ascending (priority, arrival).
+// Better priorities are planned first, each with all of its needs: what a worse one wants comes out
+// of what is left, so it delays a better one by no more than the step that is under way. Within one
+// priority:
 //  1. Running sequences that need one token fed (they decode) get it, before anything else. When
 //     memory is short the last in order (stalled ones first) is preempted, down to the one that
 //     asks, never one ahead of it: so the first in order always proceeds.
@@ -9,8 +12,8 @@
 //  3. Devices that run ahead get more credits, from memory that is free.
 //  4. Waiting sequences are admitted in order, each when the memory of all of its known tokens is
 //     there: none overtakes one that memory holds up, so none starves. For the first of them, and
-//     only if that is enough to admit it, sequences of a strictly worse priority and stalled ones
-//     are preempted.
+//     only if that is enough to admit it, sequences of a strictly worse priority, stalled ones, and
+//     for one below its tenant's share those that are surplus of another tenant, are preempted.
 //
 // Memory is counted in units of `unit_tokens` positions: KV blocks of a host-paged device, single
 // positions of a device that owns its memory.
@@ -29,6 +32,10 @@ struct PolicyLimits {
   uint32_t run_ahead = 1;      // credits that one sequence may hold
   uint32_t unit_tokens = 1;    // positions in a unit of memory
   uint32_t reserve_units = 0;  // left free by admissions while something runs
+  // Sequences of this priority or worse leave so many places to better ones, which so begin at
+  // once.
+  int32_t yield_priority = INT32_MAX;
+  uint32_t kept_slots = 0;
 };
 
 // A sequence that lives on the device. `pending` > 0 only if nothing of it is under way.
@@ -44,6 +51,7 @@ struct RunningSnapshot {
   bool event_per_token = false;  // fed tokens take a place too (prompt log-probabilities)
   bool leaving = false;          // the device was told to end it; its memory is on the way back
   bool stalled = false;          // its reader has not made room for long
+  bool surplus = false;          // beyond its tenant's share, while another waits below its own
 };
 
 struct WaitingSnapshot {
@@ -55,6 +63,7 @@ struct WaitingSnapshot {
   uint32_t output_room = 0;
   uint32_t event_room = 0;
   bool event_per_token = false;
+  bool below_share = false;  // of places, which its tenant could have
 };
 
 struct PolicySnapshot {

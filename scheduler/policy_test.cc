@@ -383,6 +383,11 @@ TEST(PolicyPropertyTest, PlansKeepEveryLimit) {
   EXPECT_GT(top_ups, 5'000);
 }
 
+bool BetterWaits(const PolicySnapshot& snapshot, int32_t priority) {
+  return std::any_of(snapshot.waiting.begin(), snapshot.waiting.end(),
+                     [&](const WaitingSnapshot& w) { return w.ready && w.priority < priority; });
+}
+
 TEST(PolicyPropertyTest, RunningComesFirst) {
   RandomSnapshots source(2);
   for (int round = 0; round < 50'000; ++round) {
@@ -394,6 +399,7 @@ TEST(PolicyPropertyTest, RunningComesFirst) {
     // What waits takes nothing from what runs, but for what better priorities and stalls allow.
     for (const PlannedWork& work : without.work) {
       if (plan.preempted[work.index] != 0) continue;
+      if (BetterWaits(snapshot, snapshot.running[work.index].priority)) continue;
       const PlannedWork* const same = Find(plan.work, work.index);
       ASSERT_NE(same, nullptr);
       ASSERT_EQ(same->tokens, work.tokens);
@@ -444,14 +450,11 @@ TEST(PolicyPropertyTest, TheFirstInOrderAlwaysProceedsOrIsMadeRoomFor) {
     const bool proceeds = Find(plan.work, 0) != nullptr;
     const uint32_t need = Units(snapshot.limits, uint64_t{first.positions} + first.pending);
     const bool fits_at_all = need <= source.total_units();
-    ASSERT_TRUE(proceeds || returning > 0 || plan.preempted[0] != 0 || !fits_at_all) << round;
+    const bool better = BetterWaits(snapshot, first.priority);
+    ASSERT_TRUE(proceeds || returning > 0 || plan.preempted[0] != 0 || !fits_at_all || better)
+        << round;
     // Only a better priority that waits may preempt the first of those that run.
-    if (plan.preempted[0] != 0 && fits_at_all) {
-      const bool better = std::any_of(
-          snapshot.waiting.begin(), snapshot.waiting.end(),
-          [&](const WaitingSnapshot& w) { return w.ready && w.priority < first.priority; });
-      ASSERT_TRUE(better);
-    }
+    if (plan.preempted[0] != 0 && fits_at_all) ASSERT_TRUE(better);
   }
 }
 
@@ -495,6 +498,44 @@ TEST(PolicyPropertyTest, WorkConserving) {
       break;
     }
   }
+}
+
+TEST(PolicyTest, AWorsePriorityTakesNothingFromABetterOneThatWaits) {
+  PolicySnapshot snapshot{.limits = Limits(), .free_units = 100};
+  snapshot.limits.max_running = 40;
+  for (int i = 0; i < 30; ++i) snapshot.running.push_back(Decoding(7, 2));
+  for (RunningSnapshot& running : snapshot.running) running.priority = 5;
+  snapshot.waiting = {Waiting(16), Waiting(16, 5)};
+  const Plan plan = Make(snapshot);
+  ASSERT_EQ(plan.admit.size(), 1u);
+  EXPECT_EQ(plan.admit[0].index, 0u);
+  EXPECT_EQ(plan.admit[0].tokens, 16u);
+  EXPECT_EQ(plan.work.size(), 16u) << "what is left of 32";
+}
+
+TEST(PolicyTest, ATenantBelowItsShareGetsPlacesOfOneAboveItsOwn) {
+  PolicySnapshot snapshot{.limits = Limits(), .free_units = 100};
+  snapshot.limits.max_running = 4;
+  snapshot.running.assign(4, Decoding(7, 2));
+  snapshot.waiting = {Waiting(8), Waiting(8), Waiting(8)};
+  EXPECT_TRUE(Make(snapshot).preempt.empty()) << "nobody is beyond its share";
+  snapshot.running[2].surplus = snapshot.running[3].surplus = true;
+  EXPECT_TRUE(Make(snapshot).preempt.empty()) << "nobody is below its share";
+  for (WaitingSnapshot& waiting : snapshot.waiting) waiting.below_share = true;
+  const Plan plan = Make(snapshot);
+  EXPECT_EQ(plan.preempt, (std::vector<uint32_t>{3, 2})) << "and no more than that";
+  EXPECT_TRUE(plan.admit.empty());
+}
+
+TEST(PolicyTest, WorsePrioritiesLeaveTheKeptSlots) {
+  PolicySnapshot snapshot{.limits = Limits(), .free_units = 100};
+  snapshot.limits.max_running = 4;
+  snapshot.limits.yield_priority = 40;
+  snapshot.limits.kept_slots = 1;
+  snapshot.waiting.assign(5, Waiting(4, 40));
+  EXPECT_EQ(Make(snapshot).admit.size(), 3u);
+  snapshot.waiting.assign(5, Waiting(4, 39));
+  EXPECT_EQ(Make(snapshot).admit.size(), 4u);
 }
 
 // A sequence gets no less when its priority gets better and all else stays.

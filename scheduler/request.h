@@ -44,6 +44,7 @@ struct Request {
   uint32_t max_tokens =
       16;  // at least 1; prompt + max_tokens may pass the context limit, which then ends it
   int32_t priority = 0;     // lower runs first; FIFO among equals
+  uint64_t tenant = 0;      // whose turns it takes among requests of equal priority
   int64_t arrival_ns = 0;   // on the engine's clock; queue time and TTFT count from here
   int64_t deadline_ns = 0;  // on the engine's clock; 0: none. A sequence that has not ended by then
                             // ends with kDeadline

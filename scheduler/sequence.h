@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "scheduler/fairness.h"
 #include "scheduler/kv_memory.h"
+#include "scheduler/refuge.h"
 #include "scheduler/request.h"
 
 namespace reticle::scheduler {
@@ -25,22 +27,19 @@ struct Group {
   bool prompt_published = false;
 };
 
-struct Sequence {
+struct Sequence : SequenceProgress {
   enum class State : uint8_t {
     kWaiting,   // in the waiting queue: new, or preempted
     kRunning,   // holds memory; on the device or about to be
     kRequeue,   // to be ended by the device, then waits again
-    kFinished,  // its stream has ended, the device has not yet ended it
+    kFinished,  // its stream has ended or is another engine's; the device has not yet ended it
   };
 
   SequenceId id;
   std::shared_ptr<Group> group;
-  uint32_t choice = 0;
-  uint64_t order = 0;  // of arrival
+  FairAccount* account = nullptr;
   State state = State::kWaiting;
 
-  // Prompt and output; empty before the first admission.
-  std::vector<TokenId> tokens;
   KvLease lease;
   std::vector<Hash128> names;  // of the leading full blocks, as far as they were needed
 
@@ -54,18 +53,8 @@ struct Sequence {
   uint32_t units_sent = 0;  // of the block table that the device has
   bool sampling_sent = false;
 
-  // Prompt log-probabilities.
-  uint32_t prompt_reported = 0;  // positions of the prompt that the stream has
-  uint32_t reports_due = 0;      // of the item in flight
+  uint32_t reports_due = 0;  // prompt log-probabilities of the item in flight
 
-  uint32_t cached_tokens = 0;
-  uint32_t preemptions = 0;
-  uint32_t recoveries = 0;
-  uint64_t device_busy_ns = 0;
-  uint64_t energy_nj = 0;
-  int64_t admitted_ns = -1;  // first time
-  int64_t first_token_ns = -1;
-  int64_t last_token_ns = -1;
   int64_t full_since_ns = -1;  // its stream has had no room since
 
   bool removed = false;  // kept until the step ends
@@ -100,7 +89,7 @@ struct ServedBefore {
     if (a->request().priority != b->request().priority) {
       return a->request().priority < b->request().priority;
     }
-    return a->order < b->order;
+    return a->order != b->order ? a->order < b->order : a->choice < b->choice;
   }
 };
 

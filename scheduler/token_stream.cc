@@ -81,9 +81,17 @@ void TokenStream::Cancel() {
 
 bool TokenStream::Attach(std::shared_ptr<EngineSignal> signal) {
   if (signal_.load(std::memory_order_relaxed) != nullptr) return false;
-  signal_owner_ = std::move(signal);
-  signal_.store(signal_owner_.get(), std::memory_order_seq_cst);
+  MoveTo(std::move(signal));
   return true;
+}
+
+void TokenStream::MoveTo(std::shared_ptr<EngineSignal> signal) {
+  RETICLE_CHECK(!unflushed_);
+  EngineSignal* const raw = signal.get();
+  if (std::find(signal_owners_.begin(), signal_owners_.end(), signal) == signal_owners_.end()) {
+    signal_owners_.push_back(std::move(signal));
+  }
+  signal_.store(raw, std::memory_order_seq_cst);
 }
 
 size_t TokenStream::FreeSlots() const {

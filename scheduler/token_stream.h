@@ -39,7 +39,8 @@ struct TokenEvent {
   // wants it.
   bool is_stop_id = false;
   TokenId token = 0;
-  int64_t ready_ns = 0;  // when the engine had it from the device, on the engine's clock
+  int64_t device_ns = 0;  // when the device had it, on the engine's clock; at most ready_ns
+  int64_t ready_ns = 0;   // when the engine had it from the device, likewise
   std::unique_ptr<TokenLogprobs> logprobs;  // only when asked for
 };
 
@@ -66,6 +67,7 @@ struct SequenceEnd {
   uint64_t device_busy_ns = 0;
   uint64_t energy_nj = 0;
   uint32_t preemptions = 0;
+  uint32_t recoveries = 0;  // how often it was recomputed after the loss of a device
 };
 
 class EngineSignal;
@@ -109,6 +111,10 @@ class TokenStream {
   // Whom Cancel and Pop shall notify from now on. False when the stream serves a sequence already.
   bool Attach(std::shared_ptr<EngineSignal> signal);
   bool attached() const { return signal_.load(std::memory_order_acquire) != nullptr; }
+  // The sequence goes on at another engine: the last call of this producer, everything pushed being
+  // flushed. The next producer begins behind it (the caller sees to that), and looks at cancelled()
+  // then, as a Cancel just before has told the old engine.
+  void MoveTo(std::shared_ptr<EngineSignal> signal);
   size_t capacity() const { return mask_ + 1; }
   size_t FreeSlots() const;
   // As FreeSlots() > reserved; when not, the next Pop notifies the signal of room.
@@ -139,8 +145,9 @@ class TokenStream {
   std::atomic<bool> finished_{false};
   std::atomic<const void*> caller_{nullptr};  // stands for the thread within OnStreamReady
   std::atomic<EngineSignal*> signal_{nullptr};
-  std::shared_ptr<EngineSignal> signal_owner_;  // written once, before signal_
-  SequenceEnd end_;                             // written once, before finished_
+  // Every signal that signal_ has named, since a consumer may still be calling an earlier one.
+  std::vector<std::shared_ptr<EngineSignal>> signal_owners_;  // the producer's
+  SequenceEnd end_;                                           // written once, before finished_
 
   // The consumer's.
   alignas(64) std::atomic<size_t> head_{0};  // events popped

@@ -5,24 +5,22 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/cpu_device.h"
-#include "backends/fake/fake_device.h"
+#include "scheduler/engine.h"
+#include "server/bench/serve_bench.h"
+#include "server/cli/built_in_devices.h"
+#include "server/cli/card.h"
 #include "server/cli/chat.h"
+#include "server/cli/compare.h"
+#include "server/cli/devices.h"
+#include "server/cli/keys.h"
+#include "server/cli/load.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
+#include "server/cli/tapeout.h"
 #include "server/grpc/grpc_server.h"
 #include "server/metrics/metrics_exporter.h"
 
 namespace {
-
-constexpr char kUsage[] =
-    "Usage: reticle <command> [options]\n"
-    "\n"
-    "Commands\n"
-    "  serve    serve a model over HTTP and gRPC (reticle serve --help)\n"
-    "  chat     talk with a served model in the terminal (reticle chat --help)\n"
-    "\n"
-    "  --version, --help\n";
 
 int RunServe(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
@@ -32,31 +30,50 @@ int RunServe(const std::vector<std::string>& arguments) {
     return exit->status;
   }
   reticle::server::MetricsExporter metrics(RETICLE_VERSION);
-  reticle::server::EngineMetrics& engine_metrics = metrics.AddEngine();
+  std::vector<reticle::server::EngineMetrics*> engines;
 
   cli::ServeParts parts;
-  parts.drivers = {{"cpu", reticle::backends::cpu::CpuDeviceApi()},
-                   {"fake", reticle::backends::fake::FakeDeviceApi()}};
-  parts.engine_probe = &engine_metrics;
+  parts.devices = cli::BuiltInDevices();
+  parts.add_engine = [&] {
+    engines.push_back(&metrics.AddEngine());
+    return engines.back();
+  };
   parts.server_probe = &metrics;
   parts.render_metrics = [&metrics] { return metrics.Render(); };
   parts.on_model = [&](cli::LoadedModel* model) {
     if (model == nullptr) {
-      metrics.Retire(engine_metrics);
+      for (reticle::server::EngineMetrics* engine : engines) metrics.Retire(*engine);
       return;
     }
-    metrics.Publish(engine_metrics,
-                    {.model_name = model->entry()->id,
-                     .engine = "0",
-                     .kv_block_tokens = model->engine().capabilities().kv_block_tokens},
-                    [model] { return model->engine().Gauges(); });
+    size_t next = 0;
+    for (size_t i = 0; i < model->groups().size(); ++i) {
+      for (const cli::Card& card : model->groups()[i]->cards()) {
+        const reticle::scheduler::Engine* const engine = card.engine.get();
+        metrics.Publish(
+            *engines[next],
+            {.model_name = model->IdOn(i),
+             .engine = std::to_string(next),
+             .kv_block_tokens = engine->capabilities().kv_block_tokens,
+             .device = model->groups()[i]->name(),
+             .card = std::to_string(card.index)},
+            [engine] { return engine->Gauges(); },
+            [engine, model] {
+              reticle::server::DeviceSnapshot snapshot = reticle::server::SnapshotOf(*engine);
+              snapshot.adapters = model->AdaptersOn(*engine);
+              return snapshot;
+            });
+        ++next;
+      }
+    }
   };
-  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context)
+  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context,
+                         reticle::server::LoopHost* loops)
       -> absl::StatusOr<std::unique_ptr<reticle::server::Front>> {
     reticle::server::GrpcServerOptions grpc;
     grpc.address = address.host + ":" + std::to_string(address.port);
     grpc.tls_certificate_path = options.http_options.tls_cert;
     grpc.tls_key_path = options.http_options.tls_key;
+    grpc.loops = loops;
     return reticle::server::GrpcServer::Start(grpc, context);
   };
   return cli::Serve(options, parts);
@@ -72,35 +89,67 @@ int RunChat(const std::vector<std::string>& arguments) {
   return cli::Chat(options);
 }
 
+int RunTapeout(const std::vector<std::string>& arguments) {
+  namespace cli = reticle::server::cli;
+  cli::TapeoutCommand command;
+  if (const auto exit = cli::ParseTapeoutArguments(arguments, command); exit.has_value()) {
+    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
+    return exit->status;
+  }
+  return cli::RunTapeout(command);
+}
+
+int RunLoad(const std::vector<std::string>& arguments) {
+  return reticle::server::cli::RunLoad(arguments, RETICLE_VERSION);
+}
+
+// A subcommand; `arguments` of its function are those behind its name.
 struct Command {
   const char* name;
-  int (*run)(const std::vector<std::string>& arguments);  // those behind the name
+  const char* help;
+  int (*run)(const std::vector<std::string>& arguments);
 };
 
 constexpr Command kCommands[] = {
-    {"serve", RunServe},
-    {"chat", RunChat},
+    {"serve", "serve a model over HTTP and gRPC", RunServe},
+    {"tapeout", "make a device image of a model", RunTapeout},
+    {"chat", "talk with a served model in the terminal", RunChat},
+    {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
+    {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
+    {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
+    {"keys", "administer accounts and keys", reticle::server::cli::RunKeys},
+    {"load", "put load on a server and measure it", RunLoad},
+    {"bench", "measure the server's own cost", reticle::server::bench::RunBench},
 };
+
+std::string Usage() {
+  std::string text = "Usage: reticle <command> [options]\n\nCommands (reticle <command> --help)\n";
+  for (const Command& command : kCommands) {
+    text += "  " + std::string(command.name);
+    text.append(10 - std::string(command.name).size(), ' ').append(command.help).append("\n");
+  }
+  return text + "\n  --version, --help\n";
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const std::string command = arguments.empty() ? "" : arguments.front();
-  for (const Command& known : kCommands) {
-    if (command == known.name) return known.run({arguments.begin() + 1, arguments.end()});
+  const std::string name = arguments.empty() ? "" : arguments.front();
+  for (const Command& command : kCommands) {
+    if (name == command.name) return command.run({arguments.begin() + 1, arguments.end()});
   }
-  if (command == "--version" || command == "version") {
+  if (name == "--version" || name == "version") {
     std::printf("reticle %s\n", RETICLE_VERSION);
     return 0;
   }
-  if (command == "--help" || command == "-h" || command == "help") {
-    std::fputs(kUsage, stdout);
+  if (name == "--help" || name == "-h" || name == "help") {
+    std::fputs(Usage().c_str(), stdout);
     return 0;
   }
-  if (!command.empty()) {
-    std::fprintf(stderr, "reticle: unknown command \"%s\"\n\n", command.c_str());
+  if (!name.empty()) {
+    std::fprintf(stderr, "reticle: unknown command \"%s\"\n\n", name.c_str());
   }
-  std::fputs(kUsage, stderr);
+  std::fputs(Usage().c_str(), stderr);
   return 2;
 }

@@ -1,6 +1,3 @@
-#include <atomic>
-#include <cstdlib>
-#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -10,22 +7,6 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 #include "unicode/utf8.h"
-
-namespace {
-std::atomic<int> allocations{0};
-}  // namespace
-
-void* operator new(size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void* operator new(size_t size, const std::nothrow_t&) noexcept {
-  ++allocations;
-  return std::malloc(size);
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace reticle::tokenizer {
 namespace {
@@ -144,21 +125,6 @@ TEST(StreamingDetokenizerTest, KeepsTheFirstSpaceOfAContinuation) {
     detokenizer.Append(space, out);
     EXPECT_EQ(out, at_text_start ? " " : "  ");
   }
-}
-
-TEST(StreamingDetokenizerTest, AllocatesNothing) {
-  const TestVocabulary vocabulary = TestVocabulary::ByteLevel("gpt-2", Corpus(), 300);
-  const auto tokenizer = vocabulary.Build();
-  const std::vector<TokenId> tokens = tokenizer->Encode(Corpus());
-  std::string out;
-  out.reserve(2 * Corpus().size());
-  const int before = allocations;
-  StreamingDetokenizer detokenizer(*tokenizer);
-  for (TokenId token : tokens) detokenizer.Append(token, out);
-  detokenizer.Finish(out);
-  const int after = allocations;
-  EXPECT_EQ(after, before);
-  EXPECT_EQ(out, Corpus());
 }
 
 }  // namespace

@@ -175,6 +175,7 @@ bool Bench::SubmitDue(uint64_t id, Sequence& sequence) {
   work.sequence = id;
   work.tag = next_tag_;
   work.next_token = RETICLE_NO_TOKEN;
+  work.adapter = request.adapter;
   reticle_sampling params = request.params;
   uint32_t last_token = 0;
   if (sequence.submitted < prompt) {

@@ -31,7 +31,8 @@ struct Request {
   std::vector<std::vector<uint32_t>> masks;  // one per token from the first on
   std::optional<uint32_t> prompt_logprobs;   // likeliest tokens to list
   std::vector<uint32_t> prefix_blocks;       // host-paged: hold the first tokens already
-  bool reverse_blocks = false;               // take blocks from the other end of the pool
+  uint64_t adapter = 0;
+  bool reverse_blocks = false;  // take blocks from the other end of the pool
 
   Request();
 };

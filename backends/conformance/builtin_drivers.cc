@@ -4,6 +4,9 @@
 #ifdef RETICLE_CONFORMANCE_CPU
 #include "backends/cpu/cpu_device.h"
 #endif
+#ifdef RETICLE_CONFORMANCE_HARDWIRED
+#include "backends/hardwired/driver/hardwired_device.h"
+#endif
 
 namespace reticle::backends::conformance {
 
@@ -11,6 +14,9 @@ const reticle_device_api* FindBuiltinDriver(const std::string& name) {
   if (name == "fake") return fake::FakeDeviceApi();
 #ifdef RETICLE_CONFORMANCE_CPU
   if (name == "cpu") return cpu::CpuDeviceApi();
+#endif
+#ifdef RETICLE_CONFORMANCE_HARDWIRED
+  if (name == "hardwired") return hardwired::HardwiredDeviceApi();
 #endif
   return nullptr;
 }

@@ -1,7 +1,8 @@
 // reticle-conformance: runs the suite against one driver.
 //
 //   reticle-conformance --driver path/to/driver.so|NAME [--model FILE] [--option NAME=VALUE]...
-//                       [--threads N] [--kv-bytes N] [--patience SECONDS] [--gtest_filter=...]
+//                       [--threads N] [--kv-bytes N] [--patience SECONDS]
+//                       [--adapter FILE --adapter FILE] [--gtest_filter=...]
 //
 // Exits with 0 when the driver conforms, 1 when a test fails, 2 when the arguments are wrong.
 #include <gtest/gtest.h>
@@ -9,6 +10,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "backends/conformance/builtin_drivers.h"
@@ -19,7 +21,8 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: reticle-conformance --driver FILE.so|NAME [--model FILE] [--option NAME=VALUE]...\n"
-    "                           [--threads N] [--kv-bytes N] [--patience SECONDS]\n";
+    "                           [--threads N] [--kv-bytes N] [--patience SECONDS]\n"
+    "                           [--adapter FILE --adapter FILE]\n";
 
 absl::StatusOr<Driver> FindDriver(const std::string& name) {
   const reticle_device_api* const builtin = FindBuiltinDriver(name);
@@ -31,6 +34,7 @@ std::optional<Subject> ParseArguments(int argc, char** argv) {
   std::string driver_name;
   DeviceConfig config;
   uint32_t patience = 60;
+  std::vector<std::string> adapters;
   for (int i = 1; i < argc; i += 2) {
     const std::string flag = argv[i];
     if (i + 1 >= argc) {
@@ -49,6 +53,9 @@ std::optional<Subject> ParseArguments(int argc, char** argv) {
       good = absl::SimpleAtoi(value, &config.kv_bytes);
     } else if (flag == "--patience") {
       good = absl::SimpleAtoi(value, &patience) && patience > 0;
+    } else if (flag == "--adapter") {
+      adapters.push_back(value);
+      good = adapters.size() <= 2;
     } else if (flag == "--option") {
       const size_t equals = value.find('=');
       good = equals != std::string::npos;
@@ -70,7 +77,8 @@ std::optional<Subject> ParseArguments(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", driver.status().ToString().c_str());
     return std::nullopt;
   }
-  return Subject{*driver, std::move(config), patience};
+  adapters.resize(2);
+  return Subject{*driver, std::move(config), patience, {adapters[0], adapters[1]}};
 }
 
 }  // namespace

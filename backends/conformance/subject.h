@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "backends/abi/device.h"
 
@@ -15,6 +16,9 @@ struct Subject {
   DeviceConfig config;
   // How long nothing may happen while something should, before a test gives up; seconds.
   uint32_t patience_s = 60;
+  // Two adapters that fit the model and change what it says, for a driver that offers adapters;
+  // empty for one that takes any name and pays no heed to it.
+  std::string adapter_paths[2];
 };
 
 void SetSubject(Subject subject);

@@ -15,11 +15,11 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/aligned_memory.h"
-#include "backends/cpu/forward.h"
-#include "backends/cpu/kernels.h"
-#include "backends/cpu/model.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/forward.h"
+#include "backends/kernels/kernels.h"
+#include "backends/kernels/model.h"
+#include "backends/kernels/thread_pool.h"
 #include "base/check.h"
 #include "benchmark/benchmark.h"
 #include "models/gguf.h"
@@ -71,11 +71,11 @@ LlamaConfig OneBillionShape() {
 struct Setup {
   std::vector<std::byte> bytes;
   std::unique_ptr<models::GgufFile> file;
-  std::unique_ptr<ThreadPool> pool;
-  std::unique_ptr<Model> model;
-  KvGeometry kv;
-  AlignedMemory kv_memory;
-  std::unique_ptr<Forward> forward;
+  std::unique_ptr<kernels::ThreadPool> pool;
+  std::unique_ptr<kernels::Model> model;
+  kernels::KvGeometry kv;
+  kernels::AlignedMemory kv_memory;
+  std::unique_ptr<kernels::Forward> forward;
   std::vector<std::vector<uint32_t>> tables;
 };
 
@@ -106,10 +106,10 @@ Setup& Prepare(const std::string& name, const LlamaConfig& config, TensorType ty
   if (setup.pool == nullptr || setup.pool->threads() != threads) {
     setup.forward = nullptr;
     setup.model = nullptr;
-    setup.pool = std::make_unique<ThreadPool>(threads);
-    setup.model = ValueOf(Model::Load(*setup.file, *setup.pool));
+    setup.pool = std::make_unique<kernels::ThreadPool>(threads);
+    setup.model = ValueOf(kernels::Model::Load(*setup.file, *setup.pool));
     const LlamaConfig& shape = setup.model->config();
-    setup.kv = {.type = KvType::kF16,
+    setup.kv = {.type = kernels::KvType::kF16,
                 .layers = shape.layers,
                 .kv_heads = shape.kv_heads,
                 .head_dim = shape.head_dim,
@@ -117,14 +117,14 @@ Setup& Prepare(const std::string& name, const LlamaConfig& config, TensorType ty
     constexpr uint32_t kSequences = 32;
     constexpr uint32_t kBlocks = kContext / 16;
     setup.kv_memory =
-        ValueOf(AlignedMemory::Allocate(kSequences * kBlocks * setup.kv.block_bytes()));
+        ValueOf(kernels::AlignedMemory::Allocate(kSequences * kBlocks * setup.kv.block_bytes()));
     setup.tables.assign(kSequences, std::vector<uint32_t>(kBlocks));
     uint32_t next = 0;
     for (auto& table : setup.tables) {
       for (uint32_t& block : table) block = next++;
     }
-    setup.forward = ValueOf(Forward::Create(*setup.model, *setup.pool, setup.kv,
-                                            setup.kv_memory.data(), {.max_tokens = kPrompt}));
+    setup.forward = ValueOf(kernels::Forward::Create(
+        *setup.model, *setup.pool, setup.kv, setup.kv_memory.data(), {.max_tokens = kPrompt}));
   }
   return setup;
 }
@@ -132,7 +132,7 @@ Setup& Prepare(const std::string& name, const LlamaConfig& config, TensorType ty
 void Decode(benchmark::State& state, const std::string& name, const LlamaConfig& config,
             TensorType type, int threads, uint32_t sequences) {
   Setup& setup = Prepare(name, config, type, threads);
-  std::vector<BatchToken> batch(sequences);
+  std::vector<kernels::BatchToken> batch(sequences);
   uint32_t position = 0;
   for (auto _ : state) {
     for (uint32_t s = 0; s < sequences; ++s) {
@@ -147,13 +147,13 @@ void Decode(benchmark::State& state, const std::string& name, const LlamaConfig&
   state.counters["GB/s"] =
       benchmark::Counter(static_cast<double>(setup.model->weight_bytes()) / 1e9,
                          benchmark::Counter::kIsIterationInvariantRate);
-  state.SetLabel(KernelTarget());
+  state.SetLabel(kernels::KernelTarget());
 }
 
 void Prefill(benchmark::State& state, const std::string& name, const LlamaConfig& config,
              TensorType type, int threads) {
   Setup& setup = Prepare(name, config, type, threads);
-  std::vector<BatchToken> batch(kPrompt);
+  std::vector<kernels::BatchToken> batch(kPrompt);
   for (uint32_t t = 0; t < kPrompt; ++t) {
     batch[t] = {t * 31 % setup.model->config().vocab_size, t, setup.tables[0].data(),
                 t + 1 == kPrompt};
@@ -168,7 +168,7 @@ void Prefill(benchmark::State& state, const std::string& name, const LlamaConfig
       static_cast<double>(shape.vocab_size) * shape.dim * (shape.tied_embeddings ? 1 : 2);
   state.counters["GMAC/s"] =
       benchmark::Counter(macs * kPrompt / 1e9, benchmark::Counter::kIsIterationInvariantRate);
-  state.SetLabel(KernelTarget());
+  state.SetLabel(kernels::KernelTarget());
 }
 
 void RegisterModel(const std::string& name, const LlamaConfig& config, TensorType type) {

@@ -10,13 +10,13 @@
 #include <utility>
 
 #include "backends/abi/driver_support.h"
-#include "backends/cpu/aligned_memory.h"
 #include "backends/cpu/engine.h"
-#include "backends/cpu/forward.h"
-#include "backends/cpu/kernels.h"
-#include "backends/cpu/model.h"
 #include "backends/cpu/open_plan.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/forward.h"
+#include "backends/kernels/kernels.h"
+#include "backends/kernels/model.h"
+#include "backends/kernels/thread_pool.h"
 #include "base/clock.h"
 #include "base/status.h"
 #include "models/gguf.h"
@@ -27,6 +27,7 @@ namespace {
 constexpr uint32_t kMaxDecodeCredits = 16;
 constexpr uint32_t kMaxListedTokens = 128;
 constexpr uint32_t kMaxStopIds = 1024;
+constexpr uint32_t kMaxAdapters = 64;
 
 class CpuDevice {
  public:
@@ -39,10 +40,10 @@ class CpuDevice {
   absl::StatusOr<reticle_capabilities> Describe(const OpenPlan& plan) const;
 
   std::unique_ptr<models::GgufFile> file_;
-  std::unique_ptr<ThreadPool> pool_;
-  std::unique_ptr<Model> model_;
-  AlignedMemory kv_memory_;
-  std::unique_ptr<Forward> forward_;
+  std::unique_ptr<kernels::ThreadPool> pool_;
+  std::unique_ptr<kernels::Model> model_;
+  kernels::AlignedMemory kv_memory_;
+  std::unique_ptr<kernels::Forward> forward_;
   std::unique_ptr<Engine> engine_;
 };
 
@@ -53,14 +54,15 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
   std::unique_ptr<CpuDevice> device(new CpuDevice());
   ASSIGN_OR_RETURN(device->file_, models::GgufFile::Open(config.model_path));
   ASSIGN_OR_RETURN(const models::LlamaConfig model, models::ReadLlamaConfig(*device->file_));
-  ASSIGN_OR_RETURN(const uint64_t weight_bytes, Model::WeightBytes(*device->file_));
+  ASSIGN_OR_RETURN(const uint64_t weight_bytes, kernels::Model::WeightBytes(*device->file_));
   ASSIGN_OR_RETURN(const OpenPlan plan,
                    MakeOpenPlan(config, model, weight_bytes, AvailableMemory()));
-  device->pool_ = std::make_unique<ThreadPool>(plan.threads);
-  ASSIGN_OR_RETURN(device->model_, Model::Load(*device->file_, *device->pool_));
-  ASSIGN_OR_RETURN(device->kv_memory_, AlignedMemory::Allocate(plan.kv_bytes()));
-  ASSIGN_OR_RETURN(device->forward_, Forward::Create(*device->model_, *device->pool_, plan.kv,
-                                                     device->kv_memory_.data(), plan.forward));
+  device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
+  ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, *device->pool_));
+  ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
+  ASSIGN_OR_RETURN(device->forward_,
+                   kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
+                                            device->kv_memory_.data(), plan.forward));
   ASSIGN_OR_RETURN(const reticle_capabilities capabilities, device->Describe(plan));
   device->engine_ =
       std::make_unique<Engine>(*device->pool_, *device->forward_, capabilities, plan.step_tokens);
@@ -81,7 +83,7 @@ absl::StatusOr<reticle_capabilities> CpuDevice::Describe(const OpenPlan& plan) c
   reticle_capabilities caps{};
   caps.struct_size = sizeof(caps);
   CopyText("cpu", caps.device_name);
-  CopyText("reticle " + KernelTarget(), caps.device_vendor);
+  CopyText("reticle " + kernels::KernelTarget(), caps.device_vendor);
   CopyText(model_->config().name, caps.model_name);
   if (plan.hash) {
     ASSIGN_OR_RETURN(const std::string hash, file_->ContentHash());
@@ -102,10 +104,12 @@ absl::StatusOr<reticle_capabilities> CpuDevice::Describe(const OpenPlan& plan) c
   caps.features = RETICLE_FEATURE_TOKEN_MASK | RETICLE_FEATURE_LOGPROBS |
                   RETICLE_FEATURE_PROMPT_LOGPROBS | RETICLE_FEATURE_LOGIT_BIAS |
                   RETICLE_FEATURE_PENALTIES | RETICLE_FEATURE_MIN_P | RETICLE_FEATURE_TOP_P |
-                  RETICLE_FEATURE_TEMPERATURE | RETICLE_FEATURE_MIN_TOKENS | RETICLE_FEATURE_RESET;
+                  RETICLE_FEATURE_TEMPERATURE | RETICLE_FEATURE_MIN_TOKENS |
+                  RETICLE_FEATURE_ADAPTERS | RETICLE_FEATURE_RESET;
   caps.max_top_k = 0;
   caps.max_logprobs = std::min(caps.vocab_size, kMaxListedTokens) + 1;
   caps.max_stop_ids = kMaxStopIds;
+  caps.max_adapters = kMaxAdapters;
   return caps;
 }
 
@@ -166,12 +170,17 @@ int32_t Cancel(reticle_device* device, uint64_t sequence, reticle_error* error) 
   return Guarded(error, [&] { return FillError(error, Self(device).engine().Cancel(sequence)); });
 }
 
-int32_t AdapterLoad(reticle_device*, uint64_t, const char*, float, reticle_error* error) {
-  return FillError(error, RETICLE_UNIMPLEMENTED, "the cpu device does not offer adapters");
+int32_t AdapterLoad(reticle_device* device, uint64_t adapter, const char* path, float scale,
+                    reticle_error* error) {
+  return Guarded(error, [&] {
+    return FillError(
+        error, Self(device).engine().LoadAdapter(adapter, path == nullptr ? "" : path, scale));
+  });
 }
 
-int32_t AdapterUnload(reticle_device*, uint64_t, reticle_error* error) {
-  return FillError(error, RETICLE_UNIMPLEMENTED, "the cpu device does not offer adapters");
+int32_t AdapterUnload(reticle_device* device, uint64_t adapter, reticle_error* error) {
+  return Guarded(error,
+                 [&] { return FillError(error, Self(device).engine().UnloadAdapter(adapter)); });
 }
 
 int32_t Stats(reticle_device* device, reticle_stats* stats, reticle_error*) {

@@ -23,8 +23,8 @@ uint64_t NowNs() { return static_cast<uint64_t>(Clock::Monotonic().NowNanos()); 
 
 }  // namespace
 
-Engine::Engine(ThreadPool& pool, Forward& forward, reticle_capabilities capabilities,
-               uint32_t step_tokens)
+Engine::Engine(kernels::ThreadPool& pool, kernels::Forward& forward,
+               reticle_capabilities capabilities, uint32_t step_tokens)
     : pool_(pool), forward_(forward), capabilities_(capabilities), step_tokens_(step_tokens) {
   {
     MutexLock lock(mutex_);
@@ -59,6 +59,7 @@ absl::Status Engine::Submit(const reticle_work& work, const reticle_sampling* pa
     return ResourceExhaustedError("%d sequences are alive; the limit is %d", alive_.size(),
                                   capabilities_.max_sequences);
   }
+  ASSIGN_OR_RETURN(const kernels::Adapter* const adapter, adapters_.Find(work.adapter));
   Sequence* sequence = nullptr;
   if (found != sequences_.end()) {
     sequence = found->second.get();
@@ -69,6 +70,7 @@ absl::Status Engine::Submit(const reticle_work& work, const reticle_sampling* pa
     sequence->view.state = SequenceView::State::kAlive;
     sequence->view.next_position = work.position;
     sequence->view.adapter = work.adapter;
+    sequence->adapter = adapter;
     sequences_.emplace(work.sequence, std::move(owned));
     alive_.push_back(sequence);
   }
@@ -132,6 +134,20 @@ absl::Status Engine::Cancel(uint64_t id) {
     End(sequence, RETICLE_CANCELLED, "");
   }
   return absl::OkStatus();
+}
+
+absl::Status Engine::LoadAdapter(uint64_t adapter, const std::string& path, float scale) {
+  return adapters_.Load(adapter, path, forward_.config(), scale, capabilities_.max_adapters);
+}
+
+absl::Status Engine::UnloadAdapter(uint64_t adapter) {
+  MutexLock lock(mutex_);
+  const auto users = std::ranges::count_if(
+      alive_, [&](const Sequence* sequence) { return sequence->view.adapter == adapter; });
+  if (adapter != 0 && users > 0) {
+    return FailedPreconditionError("adapter %d is used by %d live sequences", adapter, users);
+  }
+  return adapters_.Unload(adapter);
 }
 
 void Engine::Reset() {
@@ -224,7 +240,8 @@ void Engine::AddTokens(Sequence& sequence, std::span<const uint32_t> tokens, uin
     batch_.push_back({.token = tokens[i],
                       .position = position + static_cast<uint32_t>(i),
                       .blocks = block_tables_.data() + table,
-                      .wants_logits = false});
+                      .wants_logits = false,
+                      .adapter = sequence.adapter});
   }
   sequence.in_step = true;
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,15 +23,16 @@
 #include "backends/abi/driver_support.h"
 #include "backends/abi/reticle_device.h"
 #include "backends/abi/work_check.h"
-#include "backends/cpu/forward.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/adapter.h"
+#include "backends/kernels/forward.h"
+#include "backends/kernels/thread_pool.h"
 #include "backends/sampling/sampler.h"
 #include "base/mutex.h"
 
 namespace reticle::backends::cpu {
 
-// Submit, Poll, Arm, Cancel and Reset: one thread at a time, and none of them waits for a step
-// (they share a lock that is never held while the model computes). Stats: any thread.
+// Submit, Poll, Arm, Cancel, adapters and Reset: one thread at a time, and none of them waits for a
+// step (they share a lock that is never held while the model computes). Stats: any thread.
 class Engine {
  public:
   struct Counters {
@@ -45,7 +47,7 @@ class Engine {
   // Borrows pool and forward, which must outlive it. `step_tokens`: prompt tokens that a step
   // feeds at most; the forward pass must have room for as many and one for each sequence.
   // capabilities.event_fd is set here.
-  Engine(ThreadPool& pool, Forward& forward, reticle_capabilities capabilities,
+  Engine(kernels::ThreadPool& pool, kernels::Forward& forward, reticle_capabilities capabilities,
          uint32_t step_tokens);
   // Waits for the current step; sends no completions.
   ~Engine();
@@ -58,6 +60,8 @@ class Engine {
   size_t Poll(reticle_completion* completions, size_t stride, size_t capacity);
   bool Arm();
   absl::Status Cancel(uint64_t sequence);
+  absl::Status LoadAdapter(uint64_t adapter, const std::string& path, float scale);
+  absl::Status UnloadAdapter(uint64_t adapter);
   void Reset();
   Counters counters() const;
 
@@ -82,6 +86,7 @@ class Engine {
     uint64_t id = 0;
     uint64_t tag = 0;
     SequenceView view;  // counts in everything accepted
+    const kernels::Adapter* adapter = nullptr;
     std::vector<uint32_t> blocks;
     std::deque<Item> items;
     sampling::SequenceSampling sampling;
@@ -143,10 +148,11 @@ class Engine {
       RETICLE_REQUIRES(mutex_);
   void End(Sequence& sequence, int32_t status, std::string_view message) RETICLE_REQUIRES(mutex_);
 
-  ThreadPool& pool_;
-  Forward& forward_;
+  kernels::ThreadPool& pool_;
+  kernels::Forward& forward_;
   reticle_capabilities capabilities_;
   const uint32_t step_tokens_;
+  kernels::AdapterTable adapters_;  // of the host's thread
 
   mutable Mutex mutex_;
   CondVar wake_;
@@ -164,7 +170,7 @@ class Engine {
   std::atomic<uint64_t> submissions_{0};
 
   // Of the current step: filled by Plan, read without the lock until Commit.
-  std::vector<BatchToken> batch_;
+  std::vector<kernels::BatchToken> batch_;
   std::vector<Part> parts_;
   std::vector<Row> rows_;
   size_t row_count_ = 0;

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string_view>
 
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/thread_pool.h"
 #include "base/status.h"
 
 namespace reticle::backends::cpu {
@@ -48,7 +48,7 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
       }
     } else if (name == "kv") {
       if (value != "f32") return InvalidArgumentError("option kv is '%s'; it must be f32", value);
-      plan->kv.type = KvType::kF32;
+      plan->kv.type = kernels::KvType::kF32;
     } else {
       return InvalidArgumentError("option '%s' is not known; there are hash, kv and step_tokens",
                                   name);
@@ -58,22 +58,22 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
 }
 
 absl::Status ReadKvGeometry(const reticle_device_config& config, const models::LlamaConfig& model,
-                            KvGeometry* kv) {
+                            kernels::KvGeometry* kv) {
   kv->layers = model.layers;
   kv->kv_heads = model.kv_heads;
   kv->head_dim = model.head_dim;
   kv->block_tokens = config.kv_block_tokens == 0 ? kDefaultBlockTokens : config.kv_block_tokens;
-  if (kv->block_tokens % kTilePositions != 0 || kv->block_tokens > kMaxBlockTokens) {
+  if (kv->block_tokens % kernels::kTilePositions != 0 || kv->block_tokens > kMaxBlockTokens) {
     return InvalidArgumentError("kv_block_tokens is %d; it must be a multiple of %d up to %d",
-                                config.kv_block_tokens, kTilePositions, kMaxBlockTokens);
+                                config.kv_block_tokens, kernels::kTilePositions, kMaxBlockTokens);
   }
   switch (config.kv_type) {
     case RETICLE_KV_TYPE_DEFAULT:
     case RETICLE_KV_TYPE_F16:
-      kv->type = KvType::kF16;
+      kv->type = kernels::KvType::kF16;
       return absl::OkStatus();
     case RETICLE_KV_TYPE_Q8_0:
-      kv->type = KvType::kQ8_0;
+      kv->type = kernels::KvType::kQ8_0;
       if (model.head_dim % 32 == 0) return absl::OkStatus();
       return InvalidArgumentError(
           "kv_type Q8_0 needs heads whose size is a multiple of 32; this model's have %d",
@@ -169,7 +169,7 @@ absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
     return InvalidArgumentError("threads is %d; it must be at most %d", config.threads,
                                 kMaxThreads);
   }
-  plan.threads = config.threads == 0 ? AvailableCpus() : static_cast<int>(config.threads);
+  plan.threads = config.threads == 0 ? kernels::AvailableCpus() : static_cast<int>(config.threads);
   plan.max_sequences = config.max_sequences == 0 ? kDefaultSequences : config.max_sequences;
   if (plan.max_sequences > kMaxSequences) {
     return InvalidArgumentError("max_sequences is %d; it must be at most %d", plan.max_sequences,
@@ -180,7 +180,7 @@ absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
   plan.forward.max_tokens = plan.step_tokens + plan.max_sequences;
   plan.forward.max_logit_rows =
       std::min<size_t>(plan.max_sequences + kSpareLogitRows, plan.forward.max_tokens);
-  const uint64_t other_bytes = weight_bytes + Forward::MemoryBytes(model, plan.forward);
+  const uint64_t other_bytes = weight_bytes + kernels::Forward::MemoryBytes(model, plan.forward);
   RETURN_IF_ERROR(PlanKvMemory(config, model, other_bytes, available_bytes, &plan));
   return plan;
 }

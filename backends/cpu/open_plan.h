@@ -7,21 +7,21 @@
 
 #include "absl/status/statusor.h"
 #include "backends/abi/reticle_device.h"
-#include "backends/cpu/forward.h"
-#include "backends/cpu/kv_cache.h"
+#include "backends/kernels/forward.h"
+#include "backends/kernels/kv_cache.h"
 #include "models/llama_config.h"
 
 namespace reticle::backends::cpu {
 
 struct OpenPlan {
   int threads = 1;
-  KvGeometry kv;
+  kernels::KvGeometry kv;
   uint64_t kv_blocks = 0;
   uint32_t context_limit = 0;
   uint32_t max_sequences = 0;
   uint32_t step_tokens = 0;
   bool hash = true;
-  Forward::Options forward;
+  kernels::Forward::Options forward;
 
   uint64_t kv_bytes() const { return kv_blocks * kv.block_bytes(); }
 };

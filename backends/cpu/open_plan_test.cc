@@ -25,14 +25,14 @@ TEST(OpenPlanTest, DefaultsFitTheModel) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->context_limit, models::SmallWideLlamaConfig().context_length);
   EXPECT_EQ(plan->kv.block_tokens, 16u);
-  EXPECT_EQ(plan->kv.type, KvType::kF16);
+  EXPECT_EQ(plan->kv.type, kernels::KvType::kF16);
   EXPECT_GE(plan->kv_blocks * plan->kv.block_tokens, uint64_t{plan->context_limit} * 64);
   EXPECT_GE(plan->threads, 1);
 }
 
 TEST(OpenPlanTest, TheContextShrinksToTheKvThatIsThere) {
   reticle_device_config config{};
-  const KvGeometry kv = Plan({})->kv;
+  const kernels::KvGeometry kv = Plan({})->kv;
   config.kv_bytes = 3 * kv.block_bytes() + 5;
   const auto plan = Plan(config);
   ASSERT_TRUE(plan.ok()) << plan.status();
@@ -91,7 +91,7 @@ TEST(OpenPlanTest, OptionsAreRead) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->step_tokens, 33u);
   EXPECT_FALSE(plan->hash);
-  EXPECT_EQ(plan->kv.type, KvType::kF32);
+  EXPECT_EQ(plan->kv.type, kernels::KvType::kF32);
 }
 
 TEST(OpenPlanTest, TheMachineSaysHowMuchMemoryItHas) { EXPECT_GT(AvailableMemory(), 0u); }

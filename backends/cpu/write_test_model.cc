@@ -1,10 +1,13 @@
 // write_test_model FILE TYPE: writes the small synthetic model, its matrices of a GGUF type such as
-// Q8_0, for tests that open a device by path.
+// Q8_0, for tests that open a device by path; and beside it two adapters for it, FILE.lora1 and
+// FILE.lora2.
 #include <cstdint>
 #include <cstdio>
+#include <string>
 #include <string_view>
 
 #include "models/synthetic.h"
+#include "models/synthetic_lora.h"
 
 int main(int argc, char** argv) {
   if (argc != 3) {
@@ -17,7 +20,14 @@ int main(int argc, char** argv) {
     const auto traits = reticle::models::GetTensorTypeTraits(number);
     if (!traits.has_value() || traits->name != std::string_view(argv[2])) continue;
     options.matrix_type = static_cast<reticle::models::TensorType>(number);
-    const absl::Status status = reticle::models::WriteSyntheticLlama(options, argv[1]);
+    absl::Status status = reticle::models::WriteSyntheticLlama(options, argv[1]);
+    for (const uint64_t seed : {1, 2}) {
+      reticle::models::SyntheticLoraOptions lora;
+      lora.config = options.config;
+      lora.seed = seed;
+      const std::string path = argv[1] + (".lora" + std::to_string(seed));
+      status.Update(reticle::models::WriteSyntheticLora(lora, path));
+    }
     if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
     return status.ok() ? 0 : 1;
   }

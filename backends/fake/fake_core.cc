@@ -210,6 +210,7 @@ FakeSequence* FakeDevice::Begin(const reticle_work& work) {
 
 void FakeDevice::Activate(FakeSequence& sequence) {
   if (!sequence.is_active) {
+    if (active_.empty() && !step_runs_) busy_ = false;
     sequence.is_active = true;
     active_.push_back(&sequence);
   }
@@ -340,7 +341,11 @@ void FakeDevice::Close(FakeSequence& sequence) {
   control_->live_sequences_.store(counters_.sequences.load());
 }
 
-void FakeDevice::Reset() {
+absl::Status FakeDevice::Reset() {
+  if (control_->fail_resets_.load() > 0) {
+    control_->fail_resets_.fetch_sub(1);
+    return UnavailableError("the test lets this reset fail");
+  }
   control_->fault_.store(FakeControl::kNone);
   hung_.store(false);
   lost_.store(false);
@@ -352,6 +357,7 @@ void FakeDevice::Reset() {
     }
   }
   Add<uint64_t>(counters_.resets, 1);
+  return absl::OkStatus();
 }
 
 // ---- Watching ----

@@ -40,7 +40,7 @@ class FakeDevice {
   absl::Status UnloadAdapter(uint64_t adapter);
   reticle_stats Stats() const;
   reticle_health Health() const;
-  void Reset();
+  absl::Status Reset();
 
  private:
   struct Adapter {
@@ -102,6 +102,7 @@ class FakeDevice {
   uint64_t current_adapter_ = 0;
   uint64_t kv_tokens_ = 0;  // slots mode
   bool step_runs_ = false;
+  bool busy_ = false;  // since the last step, without a pause
   bool armed_ = false;
   uint64_t step_start_ns_ = 0;
   uint64_t step_end_ns_ = 0;

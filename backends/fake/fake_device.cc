@@ -99,10 +99,7 @@ int32_t Health(reticle_device* device, reticle_health* health, reticle_error* /*
 }
 
 int32_t Reset(reticle_device* device, reticle_error* error) {
-  return Guarded(error, [&] {
-    device->fake->Reset();
-    return absl::OkStatus();
-  });
+  return Guarded(error, [&] { return device->fake->Reset(); });
 }
 
 }  // namespace

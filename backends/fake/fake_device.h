@@ -29,6 +29,7 @@
 //   max_top_k       default 0: any
 //   step_ns         length of a step on the host's clock, default 0: no waiting
 //   prefill_token_ns  longer by this for each token prefilled in the step, default 0
+//   adapter_swap_ns longer by this for each change of adapter in the step, default 0
 //   cheap_poll      1 (default) or 0: whether the device says that polling it is cheap
 //   event_fd        1 (default) or 0: whether it has a descriptor to wait for
 //   name            makes the device known to FindFakeDevice
@@ -67,6 +68,9 @@ class FakeControl {
   // The next token is an error: its sequence ends with INTERNAL.
   void FailNextToken() { fail_next_.store(true); }
 
+  // The next `count` resets fail with UNAVAILABLE.
+  void FailResets(uint64_t count) { fail_resets_.store(count); }
+
   uint64_t submits() const { return submits_.load(); }
   uint64_t items() const { return items_.load(); }  // accepted
   uint64_t live_sequences() const { return live_sequences_.load(); }
@@ -79,6 +83,7 @@ class FakeControl {
   std::atomic<int> fault_{kNone};
   std::atomic<uint64_t> refuse_{0};
   std::atomic<bool> fail_next_{false};
+  std::atomic<uint64_t> fail_resets_{0};
   std::atomic<uint64_t> submits_{0};
   std::atomic<uint64_t> items_{0};
   std::atomic<uint64_t> live_sequences_{0};

@@ -92,6 +92,7 @@ absl::StatusOr<FakeOptions> FakeOptions::FromConfig(const reticle_device_config&
       {"max_top_k", &options.max_top_k, 0, 1u << 24},
       {"step_ns", &options.step_ns, 0, 60'000'000'000},
       {"prefill_token_ns", &options.prefill_token_ns, 0, 60'000'000'000},
+      {"adapter_swap_ns", &options.adapter_swap_ns, 0, 60'000'000'000},
       {"cheap_poll", &options.cheap_poll, 0, 1},
       {"event_fd", &options.event_fd, 0, 1},
       {"fail_open", &options.fail_open, 0, 1},
@@ -179,6 +180,7 @@ reticle_capabilities FakeOptions::Capabilities() const {
   caps.max_logprobs = content.fast ? 0 : std::min(content.vocab_size, 20u) + 1;
   caps.max_stop_ids = 16;
   caps.max_adapters = 4;
+  caps.adapter_swap_ns = adapter_swap_ns;
   caps.event_fd = -1;
   return caps;
 }

@@ -23,6 +23,7 @@ struct FakeOptions {
   uint32_t max_top_k = 0;
   uint64_t step_ns = 0;
   uint64_t prefill_token_ns = 0;
+  uint64_t adapter_swap_ns = 0;
   bool cheap_poll = true;
   bool event_fd = true;
   std::string name;

@@ -39,8 +39,14 @@ void FakeDevice::StartStep(uint64_t now) {
       }
     }
   }
-  step_start_ns_ = now;
-  step_end_ns_ = now + length;
+  uint64_t adapter = current_adapter_;
+  for (const FakeSequence* sequence : step_) {
+    if (sequence->view.adapter != adapter) length += options_.adapter_swap_ns;
+    adapter = sequence->view.adapter;
+  }
+  // A device that stays busy goes on by itself, whenever the host looks.
+  step_start_ns_ = busy_ && options_.step_ns > 0 ? step_end_ns_ : now;
+  step_end_ns_ = step_start_ns_ + length;
   step_runs_ = true;
 }
 
@@ -58,6 +64,7 @@ void FakeDevice::FinishStep() {
     sequence->is_active = sequence->HasWork();
     return !sequence->is_active;
   });
+  busy_ = !active_.empty();
   Add<uint64_t>(counters_.steps, 1);
   Add<uint64_t>(counters_.busy_ns, step_end_ns_ - step_start_ns_);
   counters_.device_time_ns.store(step_end_ns_, std::memory_order_relaxed);
@@ -65,6 +72,10 @@ void FakeDevice::FinishStep() {
 
 void FakeDevice::Run(FakeSequence& sequence) {
   if (!entries_.empty()) sequence.state = ReadState(sequence);
+  if (sequence.view.adapter != current_adapter_) {
+    current_adapter_ = sequence.view.adapter;
+    Add<uint64_t>(counters_.adapter_swaps, 1);
+  }
   while (sequence.HasItems()) {
     const QueuedItem item = sequence.items[sequence.item_head++];
     if (!sequence.HasItems()) {
@@ -84,10 +95,6 @@ void FakeDevice::Run(FakeSequence& sequence) {
 }
 
 void FakeDevice::RunItem(FakeSequence& sequence, const QueuedItem& item) {
-  if (sequence.view.adapter != current_adapter_) {
-    current_adapter_ = sequence.view.adapter;
-    Add<uint64_t>(counters_.adapter_swaps, 1);
-  }
   for (uint32_t i = 0; i < item.token_count; ++i) {
     Feed(sequence, sequence.tokens[sequence.token_head++]);
     if (!item.prompt_logprobs) continue;

@@ -14,7 +14,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "server/cli/admin.h"
 #include "server/http/http_server.h"
+#include "server/tenants/accounts.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -55,6 +57,20 @@ class Signals {
   sigset_t set_;
 };
 
+absl::StatusOr<std::unique_ptr<tenants::Accounts>> OpenAccounts(const ServeOptions& options,
+                                                                ServerProbe* probe) {
+  tenants::AccountsOptions accounts;
+  accounts.store = options.tenants_store;
+  accounts.secret_file = options.tenants_secret;
+  accounts.auto_approve_per_day = options.auto_approve_per_day;
+  accounts.applications_per_hour = options.applications_per_hour;
+  accounts.redis = options.redis;
+  for (const std::string& limit : options.tier_limits) {
+    RETURN_IF_ERROR(accounts.tiers.Set(limit));
+  }
+  return tenants::Accounts::Open(std::move(accounts), Clock::Monotonic(), probe);
+}
+
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "reticle serve: %s\n", std::string(status.message()).c_str());
   return 1;
@@ -90,13 +106,31 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   Signals signals;
   SetLogLevel(ParseLogLevel(options.log_level));
 
+  std::unique_ptr<tenants::Accounts> accounts;
+  if (options.tenants) {
+    auto opened = OpenAccounts(options, parts.server_probe);
+    if (!opened.ok()) return Fail(opened.status());
+    accounts = *std::move(opened);
+  }
+  std::atomic<LoadedModel*> live{nullptr};
   ServerContext::Options context_options;
   context_options.render_metrics = parts.render_metrics;
+  context_options.gate = accounts.get();
+  context_options.queue_size = [&live] {
+    int64_t waiting = 0;
+    if (LoadedModel* const loaded_model = live.load(std::memory_order_acquire)) {
+      for (const auto& group : loaded_model->groups()) {
+        waiting += group->dispatcher().Gauges().waiting;
+      }
+    }
+    return waiting;
+  };
   ServerContext context(std::move(context_options), Clock::Monotonic(), parts.server_probe);
-  // Destroyed in reverse: the fronts, with what they still generate, before the engine.
+  // Destroyed in reverse: the fronts, with what they still generate, before the engines.
   std::unique_ptr<LoadedModel> model;
   std::unique_ptr<http::HttpServer> http;
   std::unique_ptr<Front> grpc;
+  std::unique_ptr<Admin> admin;
 
   if (options.http != "none") {
     auto started = http::HttpServer::Start(options.http_options, context);
@@ -105,7 +139,7 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
     std::printf("HTTP  %s\n", http->address().c_str());
   }
   if (options.grpc != "none" && parts.start_grpc) {
-    auto started = parts.start_grpc(*ParseHostPort(options.grpc), context);
+    auto started = parts.start_grpc(*ParseHostPort(options.grpc), context, http.get());
     if (!started.ok()) return Fail(started.status());
     grpc = *std::move(started);
     std::printf("gRPC  %s\n", grpc->address().c_str());
@@ -115,7 +149,8 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = absl::UnknownError("not loaded");
   std::atomic<bool> load_done{false};
   std::thread loader([&] {
-    loaded = LoadedModel::Load(options, parts.drivers, Clock::Monotonic(), parts.engine_probe);
+    loaded = LoadedModel::Load(options, parts.devices, Clock::Monotonic(), parts.add_engine,
+                               context.models(), http.get());
     load_done.store(true, std::memory_order_release);
   });
   while (!load_done.load(std::memory_order_acquire)) {
@@ -125,13 +160,19 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   loader.join();
   if (!loaded.ok()) return Fail(loaded.status());
   model = *std::move(loaded);
-  if (absl::Status status = context.models().Add(model->entry()); !status.ok()) return Fail(status);
+  live.store(model.get(), std::memory_order_release);
   if (parts.on_model) parts.on_model(model.get());
-  context.SetReady();
+  if (options.admin != "none") {
+    auto started = Admin::Start(options, *model, context, accounts.get());
+    if (!started.ok()) return Fail(started.status());
+    admin = *std::move(started);
+    std::printf("Admin %s\n", admin->address().c_str());
+  }
+  context.SetReady([served = model.get()] { return served->Works(); });
   if (http != nullptr) http->OnReady();
   if (grpc != nullptr) grpc->OnReady();
   std::printf("Model %s\n", model->Describe().c_str());
-  PrintInvitation(http.get(), grpc.get(), model->entry()->id);
+  PrintInvitation(http.get(), grpc.get(), model->id());
 
   signals.WaitForEver();
   LogInfo("draining: %d requests are running; a second signal ends the process at once",
@@ -152,9 +193,12 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
     }
   }
   if (busy() > 0) LogWarning("drain time-out: %d requests are cut off", busy());
+  // Its orders may wait for engines that the HTTP loops step.
+  admin.reset();
   grpc.reset();
   http.reset();
   if (parts.on_model) parts.on_model(nullptr);
+  live.store(nullptr, std::memory_order_release);
   model.reset();
   LogInfo("drained");
   return 0;

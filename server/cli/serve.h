@@ -19,15 +19,17 @@ namespace reticle::server::cli {
 
 // The concrete parts, which main() alone knows.
 struct ServeParts {
-  std::vector<BuiltInDriver> drivers;
-  // Metrics; null or empty: none. They must outlive the call.
-  scheduler::EngineProbe* engine_probe = nullptr;
+  std::vector<DeviceChoice> devices;
+  // Metrics; null or empty: none. They must outlive the call. add_engine is called for each card.
+  std::function<scheduler::EngineProbe*()> add_engine;
   ServerProbe* server_probe = nullptr;
   std::function<std::string()> render_metrics;
-  // Told once the engine runs, so that its gauges can be read; and, with null, before it is gone.
+  // Told once the engines run, so that their gauges can be read; and, with null, before they go.
   std::function<void(LoadedModel*)> on_model;
-  // Starts the gRPC front; empty: there is none.
-  std::function<absl::StatusOr<std::unique_ptr<Front>>(const HostPort&, ServerContext&)> start_grpc;
+  // Starts the gRPC front, on the loops of the HTTP front if there is one (else null); empty: there
+  // is none.
+  std::function<absl::StatusOr<std::unique_ptr<Front>>(const HostPort&, ServerContext&, LoopHost*)>
+      start_grpc;
 };
 
 // Opens the listeners, loads the model while they answer 503, serves until SIGTERM or SIGINT,

@@ -11,9 +11,12 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/tenants/tier.h"
 
 namespace reticle::server::cli {
 namespace {
+
+constexpr int64_t kMostMs = 86'400'000;
 
 // One option: its flag, its key in the file, and how each sets it.
 struct Setting {
@@ -30,6 +33,10 @@ bool LoadValue(const toml::node& node, T& out) {
     if (value.has_value()) out = *value;
     return value.has_value();
   } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    if (const auto one = node.value_exact<std::string>(); one.has_value()) {
+      out = {*one};
+      return true;
+    }
     const toml::array* array = node.as_array();
     if (array == nullptr) return false;
     out.clear();
@@ -68,14 +75,25 @@ Setting Make(std::string flag, std::string key, T& target, std::string help) {
 std::vector<Setting> Settings(ServeOptions& o) {
   http::HttpOptions& h = o.http_options;
   return {
-      Make("--model", "model.file", o.model, "GGUF model file; without it the house model"),
+      Make("--model", "model.file", o.model,
+           "GGUF model file, or a device image (.rom); without it the house model"),
       Make("--model-id", "model.id", o.model_id,
            "Name under which clients ask for it; empty: house, or the file's name"),
       Make("--alias", "model.aliases", o.aliases, "Further name of the model; repeatable"),
-      Make("--device", "device.driver", o.device, "cpu, fake, or the path of a driver library"),
-      Make("--device-index", "device.index", o.device_index, "Which of several cards"),
+      Make("--adapter", "model.adapters", o.adapters,
+           "NAME=FILE[:SCALE]: a LoRA adapter, served as model NAME; repeatable"),
+      Make("--device", "device.driver", o.devices,
+           "cpu, fake, a profile of the emulated card (reticle devices), or the path of a driver "
+           "library; repeatable: the model on a further device is called ID@DEVICE"),
+      Make("--cards", "device.cards", o.cards,
+           "Cards of each device, all of the same model; 0: as many as it has"),
+      Make("--device-index", "device.index", o.device_index, "The first of the cards"),
+      Make("--content", "device.content", o.content,
+           "Emulated devices: functional computes the model, replay plays text"),
+      Make("--clock", "device.clock", o.clock,
+           "Emulated devices: wall keeps real time, virtual runs as fast as it can"),
       Make("--device-option", "device.options", o.device_options,
-           "name=value for the driver; repeatable"),
+           "name=value for every driver, DEVICE:name=value for that one; repeatable"),
       Make("--threads", "device.threads", o.threads, "Compute threads; 0: the driver's choice"),
       Make("--kv-type", "device.kv_type", o.kv_type, "Type of the KV cache: default, f16, q8_0"),
       Make("--kv-size", "device.kv_size", o.kv_size,
@@ -92,8 +110,18 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "Tokens fed in one step, over all sequences; 0: the device's choice"),
       Make("--run-ahead", "scheduler.run_ahead", o.run_ahead,
            "Tokens that a device may generate ahead of the host; 0: as the device allows"),
+      Make("--engine-thread", "scheduler.engine_thread", o.engine_thread,
+           "auto: an HTTP thread drives a device that is cheap to poll; own: a thread for each "
+           "device"),
       Make("--prefix-cache", "scheduler.prefix_cache", o.prefix_cache,
            "Reuse the KV cache of common prompt prefixes"),
+      Make("--watchdog-ms", "failover.watchdog_ms", o.watchdog_ms,
+           "A device that has work and is silent for so long is lost; -1: 1000 if it is cheap to "
+           "poll, else 300000; 0: none"),
+      Make("--failover-timeout-ms", "failover.timeout_ms", o.failover_timeout_ms,
+           "Time that requests of a lost device wait for one that works"),
+      Make("--fence-after", "failover.fence_after", o.fence_after,
+           "Losses within a minute that take a device out of service for five; 0: never"),
       Make("--http", "http.listen", o.http, "HOST:PORT, PORT or none; port 0 picks a free one"),
       Make("--io-threads", "http.io_threads", h.io_threads, "Event loops of the HTTP front"),
       Make("--worker-threads", "http.worker_threads", h.worker_threads,
@@ -115,6 +143,29 @@ std::vector<Setting> Settings(ServeOptions& o) {
       Make("--tls-cert", "http.tls_cert", h.tls_cert, "PEM certificate chain; serves HTTPS"),
       Make("--tls-key", "http.tls_key", h.tls_key, "PEM key of the certificate"),
       Make("--grpc", "grpc.listen", o.grpc, "HOST:PORT, PORT or none; port 0 picks a free one"),
+      Make("--cors-origin", "http.cors_origins", h.cors_origins,
+           "Origin whose pages may call this server, or *; repeatable; none: CORS is off"),
+      Make("--free-tier", "tenants.enabled", o.tenants,
+           "Serve holders of a key only, within the limits of their tier (docs/free-tier.md)"),
+      Make("--tenants-store", "tenants.store", o.tenants_store,
+           "Accounts, keys and usage: an SQLite file, or postgresql://..."),
+      Make("--tenants-secret", "tenants.secret_file", o.tenants_secret,
+           "File with the secret of the keys' digests, made when it is not there; empty: STORE"
+           ".secret"),
+      Make("--tier-limit", "tenants.limits", o.tier_limits,
+           "TIER.LIMIT=NUMBER, such as free.requests_per_minute=30; repeatable"),
+      Make("--auto-approve", "tenants.auto_approve_per_day", o.auto_approve_per_day,
+           "Applications a day that need no operator's approval"),
+      Make("--applications-per-hour", "tenants.applications_per_hour", o.applications_per_hour,
+           "Applications for a key that one address may send; 0: no limit"),
+      Make("--redis", "tenants.redis", o.redis,
+           "redis://HOST:PORT shares quotas over replicas; empty: each counts by itself"),
+      Make("--admin", "admin.listen", o.admin,
+           "HOST:PORT, PORT or none: the operator's listener (docs/admin-api.md)"),
+      Make("--admin-token", "admin.token", o.admin_token,
+           "Bearer token that it asks for; needed unless it listens on loopback"),
+      Make("--admin-token-file", "admin.token_file", o.admin_token_file,
+           "File that holds the token, instead of --admin-token"),
       Make("--drain-timeout", "server.drain_timeout_s", o.drain_timeout_s,
            "Seconds that running requests may take after SIGTERM"),
       Make("--log-level", "server.log_level", o.log_level, "debug, info, warning, error, off"),
@@ -166,6 +217,26 @@ absl::Status CheckListen(const char* flag, const std::string& listen) {
 absl::Status ServeOptions::Validate() const {
   RETURN_IF_ERROR(CheckListen("--http", http));
   RETURN_IF_ERROR(CheckListen("--grpc", grpc));
+  RETURN_IF_ERROR(CheckListen("--admin", admin));
+  if (!admin_token.empty() && !admin_token_file.empty()) {
+    return InvalidArgumentError("--admin-token and --admin-token-file are both given");
+  }
+  if (devices.empty()) return InvalidArgumentError("--device is missing");
+  if (cards > 1024) return InvalidArgumentError("--cards is %d; it must be at most 1024", cards);
+  if (!content.empty() && content != "functional" && content != "replay") {
+    return InvalidArgumentError("--content is \"%s\"; it must be functional or replay", content);
+  }
+  if (!clock.empty() && clock != "wall" && clock != "virtual") {
+    return InvalidArgumentError("--clock is \"%s\"; it must be wall or virtual", clock);
+  }
+  if (watchdog_ms < -1 || watchdog_ms > kMostMs) {
+    return InvalidArgumentError("--watchdog-ms is %d; it must be between -1 and %d", watchdog_ms,
+                                kMostMs);
+  }
+  if (failover_timeout_ms < 0 || failover_timeout_ms > kMostMs) {
+    return InvalidArgumentError("--failover-timeout-ms is %d; it must be between 0 and %d",
+                                failover_timeout_ms, kMostMs);
+  }
   if (http == "none" && grpc == "none") {
     return InvalidArgumentError("--http and --grpc are both none; one must listen");
   }
@@ -173,6 +244,9 @@ absl::Status ServeOptions::Validate() const {
     return InvalidArgumentError("--kv-type is \"%s\"; it must be default, f16 or q8_0", kv_type);
   }
   RETURN_IF_ERROR(ParseByteSize(kv_size).status());
+  if (engine_thread != "auto" && engine_thread != "own") {
+    return InvalidArgumentError("--engine-thread is \"%s\"; it must be auto or own", engine_thread);
+  }
   for (const std::string& option : device_options) {
     if (const size_t sign = option.find('='); sign == 0 || sign == std::string::npos) {
       return InvalidArgumentError("--device-option is \"%s\"; it must be name=value", option);
@@ -187,6 +261,8 @@ absl::Status ServeOptions::Validate() const {
     return InvalidArgumentError(
         "--log-level is \"%s\"; it must be debug, info, warning, error or off", log_level);
   }
+  tenants::TierTable tiers;
+  for (const std::string& limit : tier_limits) RETURN_IF_ERROR(tiers.Set(limit));
   return http_options.Validate();
 }
 
@@ -226,12 +302,41 @@ std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string
     return exit;
   }
   if (const absl::Status status = options.Validate(); !status.ok()) return fail(status);
+  for (const std::string& text : options.adapters) {
+    absl::StatusOr<AdapterOption> adapter = ParseAdapter(text);
+    if (!adapter.ok()) return fail(adapter.status());
+    options.parsed_adapters.push_back(*std::move(adapter));
+  }
   if (options.http != "none") {
     HostPort listen = *ParseHostPort(options.http);
     options.http_options.host = std::move(listen.host);
     options.http_options.port = listen.port;
   }
   return std::nullopt;
+}
+
+absl::StatusOr<AdapterOption> ParseAdapter(const std::string& text) {
+  AdapterOption adapter;
+  const size_t sign = text.find('=');
+  if (sign == 0 || sign == std::string::npos || sign + 1 == text.size()) {
+    return InvalidArgumentError("--adapter is \"%s\"; it must be NAME=FILE or NAME=FILE:SCALE",
+                                text);
+  }
+  adapter.name = text.substr(0, sign);
+  adapter.path = text.substr(sign + 1);
+  const size_t colon = adapter.path.rfind(':');
+  if (colon == std::string::npos || colon == 0) return adapter;
+  const char* const end = adapter.path.data() + adapter.path.size();
+  float scale = 0;
+  const auto parsed = std::from_chars(adapter.path.data() + colon + 1, end, scale);
+  if (parsed.ec != std::errc() || parsed.ptr != end) return adapter;
+  if (!(scale > -1000 && scale < 1000)) {
+    return InvalidArgumentError("--adapter %s has scale %g; it must be between -1000 and 1000",
+                                adapter.name, scale);
+  }
+  adapter.scale = scale;
+  adapter.path.resize(colon);
+  return adapter;
 }
 
 absl::StatusOr<HostPort> ParseHostPort(const std::string& text) {

@@ -86,6 +86,33 @@ TEST_F(ServeOptionsTest, MistakesOnTheCommandLineAreNamed) {
   EXPECT_THAT(Parse({"--max-body-bytes", "1"}), HasSubstr("max_body_bytes"));
 }
 
+TEST_F(ServeOptionsTest, DevicesAndAdaptersRepeat) {
+  EXPECT_EQ(Parse({}), "");
+  EXPECT_THAT(options_.devices, ElementsAre("cpu"));
+  EXPECT_EQ(Parse({"--device", "taalas-hc1", "--device", "nvidia-h100", "--cards", "4", "--adapter",
+                   "a=/x/y.gguf:0.5", "--adapter", "b=c:/d.gguf"}),
+            "");
+  EXPECT_THAT(options_.devices, ElementsAre("taalas-hc1", "nvidia-h100"));
+  EXPECT_EQ(options_.cards, 4u);
+  ASSERT_EQ(options_.parsed_adapters.size(), 2u);
+  EXPECT_EQ(options_.parsed_adapters[0].name, "a");
+  EXPECT_EQ(options_.parsed_adapters[0].path, "/x/y.gguf");
+  EXPECT_EQ(options_.parsed_adapters[0].scale, 0.5f);
+  EXPECT_EQ(options_.parsed_adapters[1].path, "c:/d.gguf");
+  EXPECT_EQ(options_.parsed_adapters[1].scale, 1.0f);
+  EXPECT_EQ(Parse({"--config", Config("[device]\ndriver = \"fake\"\ncards = 2\n")}), "");
+  EXPECT_THAT(options_.devices, ElementsAre("fake"));
+  EXPECT_EQ(Parse({"--config", Config("[device]\ndriver = [\"fake\", \"cpu\"]\n")}), "");
+  EXPECT_THAT(options_.devices, ElementsAre("fake", "cpu"));
+  EXPECT_THAT(Parse({"--adapter", "x"}), HasSubstr("NAME=FILE"));
+  EXPECT_THAT(Parse({"--adapter", "x=f:99999"}), HasSubstr("scale"));
+  EXPECT_THAT(Parse({"--content", "x"}), HasSubstr("functional or replay"));
+  EXPECT_THAT(Parse({"--clock", "x"}), HasSubstr("wall or virtual"));
+  EXPECT_THAT(Parse({"--watchdog-ms", "-2"}), HasSubstr("--watchdog-ms"));
+  EXPECT_THAT(Parse({"--admin", "1:2:3"}), HasSubstr("--admin"));
+  EXPECT_THAT(Parse({"--admin-token", "a", "--admin-token-file", "b"}), HasSubstr("both"));
+}
+
 TEST_F(ServeOptionsTest, HelpExplainsEveryOptionWithItsDefault) {
   const auto exit = ParseServeArguments({"--help"}, options_);
   ASSERT_TRUE(exit.has_value());

@@ -1,9 +1,12 @@
 #include "server/core/error.h"
 
+#include <algorithm>
 #include <charconv>
+#include <optional>
 
 #include "absl/strings/cord.h"
 #include "base/check.h"
+#include "base/retry_after.h"
 
 namespace reticle::server {
 namespace {
@@ -83,6 +86,11 @@ ErrorInfo DescribeError(const absl::Status& status) {
   if (const std::string http = Payload(status, kHttpStatusUrl); !http.empty()) {
     std::from_chars(http.data(), http.data() + http.size(), info.http_status);
   }
+  info.retry_after_ms = info.retry_after_s * int64_t{1000};
+  if (const std::optional<int64_t> wait_ns = RetryAfterNs(status); wait_ns.has_value()) {
+    info.retry_after_ms = std::max<int64_t>((*wait_ns + 999'999) / 1'000'000, 1);
+    info.retry_after_s = static_cast<int>((info.retry_after_ms + 999) / 1000);
+  }
   info.message = std::string(status.message());
   return info;
 }
@@ -93,6 +101,10 @@ std::string_view HttpReason(int http_status) {
       return "Continue";
     case 200:
       return "OK";
+    case 202:
+      return "Accepted";
+    case 303:
+      return "See Other";
     case 304:
       return "Not Modified";
     case 400:
@@ -117,6 +129,8 @@ std::string_view HttpReason(int http_status) {
       return "Unsupported Media Type";
     case 417:
       return "Expectation Failed";
+    case 422:
+      return "Unprocessable Entity";
     case 429:
       return "Too Many Requests";
     case 431:

@@ -6,6 +6,7 @@
 #ifndef RETICLE_SERVER_CORE_ERROR_H_
 #define RETICLE_SERVER_CORE_ERROR_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -22,12 +23,14 @@ absl::Status WithHttpStatus(absl::Status status, int http_status);
 
 struct ErrorInfo {
   int http_status = 500;
-  int grpc_code = 13;     // numbered as grpc::StatusCode
-  std::string type;       // "invalid_request_error", "server_error", "rate_limit_error" ...
-  std::string param;      // empty: none
-  std::string code;       // empty: none
-  std::string message;    // internal errors keep theirs: it never holds a prompt or a secret
-  int retry_after_s = 0;  // 0: no Retry-After header
+  int grpc_code = 13;   // numbered as grpc::StatusCode
+  std::string type;     // "invalid_request_error", "server_error", "rate_limit_error" ...
+  std::string param;    // empty: none
+  std::string code;     // empty: none
+  std::string message;  // internal errors keep theirs: it never holds a prompt or a secret
+  // When asking again is worth it, rounded up; 0: no Retry-After header.
+  int retry_after_s = 0;
+  int64_t retry_after_ms = 0;
 };
 
 // Requires !status.ok().

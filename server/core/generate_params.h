@@ -69,13 +69,20 @@ struct GenerateParams {
   std::optional<int64_t> logprobs;         // alternatives per token; 0: the chosen token only
   std::optional<int64_t> prompt_logprobs;  // likewise for the prompt
   bool echo = false;
+  bool echo_conversation = false;  // `echo` may be set for a conversation; scores no prompt
   bool skip_special_tokens = true;
   // Whether beginning-of-sequence is put before a text prompt. A chat prompt takes it from its
   // template unless this is set.
   std::optional<bool> add_special_tokens;
   bool stream = false;
+  bool merge_events = false;  // tokens that are ready together may share one event
 
-  std::optional<int64_t> priority;    // lower runs first
+  std::optional<int64_t> priority;  // lower runs first
+  std::string service_tier;         // as asked for; Gate::Fit puts the one that is given
+  // Set by Gate::Fit, for servers with accounts.
+  uint64_t tenant = 0;
+  int64_t context_bound = 0;          // tokens of prompt and output; 0: the model's
+  int64_t output_bound = 0;           // tokens of one choice; 0: the model's
   std::optional<int64_t> timeout_ms;  // from arrival; a sequence still running then is ended
   // On the server's clock, before parsing and tokenising. Queue time, TTFT and the deadline count
   // from here.

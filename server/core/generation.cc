@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "server/core/latency_ledger.h"
 #include "server/core/stop_matcher.h"
 #include "tokenizer/tokenizer.h"
 
@@ -78,11 +79,14 @@ struct Generation::Impl : public scheduler::StreamListener {
     Cancel();
     for (Choice& choice : choices) choice.stream->Detach();
     if (!reported) Report(Outcome::kAbort);
+    ledger.Flush(context.probe());
     context.active_.fetch_sub(1, std::memory_order_acq_rel);
   }
 
   void OnStreamReady() override {
-    if (!wake_pending.exchange(true, std::memory_order_acq_rel)) wake();
+    if (wake_pending.exchange(true, std::memory_order_acq_rel)) return;
+    woken_ns.store(context.clock().NowNanos(), std::memory_order_relaxed);
+    wake();
   }
 
   absl::Status Submit();
@@ -98,11 +102,16 @@ struct Generation::Impl : public scheduler::StreamListener {
            !prompts[PromptOf(index)].complete && !choices[first].ended;
   }
   size_t PullChoice(uint32_t index, ChunkSink& sink, size_t max_tokens);
+  void Note(std::span<const TokenEvent> events);
   void TakePromptToken(uint32_t prompt, TokenEvent event, ChunkSink& sink);
   void CompletePrompt(uint32_t prompt, ChunkSink& sink);
   void Begin(uint32_t index, ChunkSink& sink);
   void TakeToken(uint32_t index, TokenEvent event, ChunkSink& sink);
   void TakeEnd(uint32_t index, const SequenceEnd& end, ChunkSink& sink);
+  // Bytes of the tail that cannot become part of a stop string.
+  size_t Releasable(const Choice& choice) const {
+    return choice.tail.size() - (request.include_stop() ? 0 : choice.matcher.held());
+  }
   void Release(uint32_t index, size_t bytes, ChunkSink& sink);
   void FinishChoice(uint32_t index, Outcome outcome, std::string_view stop_string, ChunkSink& sink);
   void Fail(absl::Status failure);
@@ -115,6 +124,8 @@ struct Generation::Impl : public scheduler::StreamListener {
   std::vector<Choice> choices;
   std::vector<PromptState> prompts;
   std::vector<TokenOut> scratch;
+  LatencyLedger ledger;  // of streams
+  std::atomic<int64_t> woken_ns{0};
   std::atomic<bool> wake_pending{true};
   bool submitted = false;
   bool cancelled = false;
@@ -130,9 +141,12 @@ struct Generation::Impl : public scheduler::StreamListener {
 absl::Status Generation::Impl::Submit() {
   const ModelEntry& model = request.model();
   choices.reserve(request.choices());
+  const size_t capacity = request.prompt_logprobs().has_value()
+                              ? kRingCapacity
+                              : std::clamp<size_t>(request.max_tokens(), 1, kRingCapacity);
   for (uint32_t c = 0; c < request.choices(); ++c) {
     Choice& choice = choices.emplace_back(*model.tokenizer, request.skip_special(), request.stop());
-    choice.stream = std::make_shared<TokenStream>(kRingCapacity, this);
+    choice.stream = std::make_shared<TokenStream>(capacity, this);
   }
   // Counted first, so that a drain that begins now either refuses it or waits for it.
   context.active_.fetch_add(1, std::memory_order_acq_rel);
@@ -144,13 +158,19 @@ absl::Status Generation::Impl::Submit() {
     sequence.sampling = request.sampling();
     sequence.max_tokens = std::max(request.max_tokens(), 1u);
     sequence.priority = request.priority();
+    sequence.tenant = request.tenant();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
+    sequence.adapter = model.adapter;
     for (uint32_t i = 0; i < request.n(); ++i) {
       sequence.outputs.push_back(choices[p * request.n() + i].stream);
     }
     RETURN_IF_ERROR(model.sink->Submit(std::move(sequence)));
+    usage.usd_per_million_tokens = model.usd_per_million_tokens;
     usage.prompt_tokens += request.prompts()[p].tokens->size();
+  }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Progress(usage.prompt_tokens, 0);
   }
   return absl::OkStatus();
 }
@@ -168,6 +188,10 @@ Generation::Progress Generation::Impl::Pull(ChunkSink& sink, size_t max_tokens) 
     }
     left -= std::min(left, PullChoice(index, sink, left));
   }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Progress(usage.prompt_tokens, usage.completion_tokens);
+  }
+  if (request.stream() && left < max_tokens) ledger.OnFramed(context.clock().NowNanos());
   if (!status.ok() || ended == count) {
     if (!reported) Report(worst);
     return Progress::kDone;
@@ -184,6 +208,7 @@ size_t Generation::Impl::PullChoice(uint32_t index, ChunkSink& sink, size_t max_
   while (taken < max_tokens) {
     const size_t popped =
         choice.stream->Pop(std::span(events).first(std::min(events.size(), max_tokens - taken)));
+    if (popped > 0 && request.stream()) Note(std::span(events).first(popped));
     for (size_t i = 0; i < popped; ++i) {
       if (events[i].kind == TokenEvent::Kind::kPromptToken) {
         TakePromptToken(prompt, std::move(events[i]), sink);
@@ -193,13 +218,23 @@ size_t Generation::Impl::PullChoice(uint32_t index, ChunkSink& sink, size_t max_
     }
     taken += popped;
     if (popped == 0) {
+      if (request.merge_events() && !choice.finished) Release(index, Releasable(choice), sink);
       if (const SequenceEnd* end = choice.stream->end(); end != nullptr) {
         TakeEnd(index, *end, sink);
       }
-      break;
+      return taken;
     }
   }
+  if (request.merge_events() && !choice.finished) Release(index, Releasable(choice), sink);
   return taken;
+}
+
+void Generation::Impl::Note(std::span<const TokenEvent> events) {
+  const int64_t taken_ns = context.clock().NowNanos();
+  const int64_t told_ns = woken_ns.load(std::memory_order_relaxed);
+  for (const TokenEvent& event : events) {
+    ledger.OnTaken(event.device_ns, event.ready_ns, told_ns, taken_ns);
+  }
 }
 
 void Generation::Impl::TakePromptToken(uint32_t prompt, TokenEvent event, ChunkSink& sink) {
@@ -280,8 +315,7 @@ void Generation::Impl::TakeToken(uint32_t index, TokenEvent event, ChunkSink& si
     choice.stream->Cancel();
     return;
   }
-  const size_t hold = request.include_stop() ? 0 : choice.matcher.held();
-  Release(index, choice.tail.size() - hold, sink);
+  if (!request.merge_events()) Release(index, Releasable(choice), sink);
 }
 
 void Generation::Impl::Release(uint32_t index, size_t bytes, ChunkSink& sink) {
@@ -342,6 +376,7 @@ void Generation::Impl::TakeEnd(uint32_t index, const SequenceEnd& end, ChunkSink
   usage.completion_ns = std::max(usage.completion_ns, end.decode_ns);
   usage.device_busy_ns += end.device_busy_ns;
   usage.energy_nj += end.energy_nj;
+  usage.recoveries += end.recoveries;
   if (choice.finished) return;
   switch (end.reason) {
     case FinishReason::kStop:
@@ -403,6 +438,9 @@ void Generation::Impl::Report(Outcome outcome) {
   for (const Choice& choice : choices) {
     if (!choice.finished) context.probe().OnChoiceFinished(request.model().id, outcome);
   }
+  if (Reservation* const reservation = request.reservation()) {
+    reservation->Settle({usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens});
+  }
   RequestRecord record;
   record.model = request.model().id;
   record.front = front;
@@ -438,6 +476,9 @@ Generation::Progress Generation::Pull(ChunkSink& sink, size_t max_tokens) {
   return impl_->Pull(sink, max_tokens);
 }
 bool Generation::Arm() { return impl_->Arm(); }
+void Generation::OnHandedOver(int64_t now_ns) {
+  impl_->ledger.OnHandedOver(now_ns, impl_->context.probe());
+}
 void Generation::Cancel() { impl_->Cancel(); }
 const absl::Status& Generation::status() const { return impl_->status; }
 const Usage& Generation::usage() const { return impl_->usage; }

@@ -45,7 +45,8 @@ struct TokenOut {
 struct Chunk {
   uint32_t choice = 0;
   bool is_prompt = false;  // the echoed prompt; comes first, once for each choice
-  // Whole code points. One generated token gives at most one chunk with text.
+  // Whole code points. One generated token gives at most one chunk with text; with merge_events the
+  // tokens that were ready share one.
   std::string_view text;
   // The tokens whose text is in here, and those without any text since the last chunk. Tokens of a
   // stop string that was cut off are not reported, but count in usage.
@@ -78,6 +79,10 @@ struct Usage {
   int64_t completion_ns = 0;
   uint64_t device_busy_ns = 0;
   uint64_t energy_nj = 0;
+  // How often a choice was recomputed because its device was lost.
+  uint32_t recoveries = 0;
+  // What a million tokens cost on the devices that served it, USD; nothing when nobody knows.
+  std::optional<double> usd_per_million_tokens;
 };
 
 // Used by one thread at a time.
@@ -105,6 +110,8 @@ class Generation {
   Progress Pull(ChunkSink& sink, size_t max_tokens);
   // Asks for one `wake`. False, asking for nothing, when something is there already.
   bool Arm();
+  // The bytes of all that was pulled are the socket's, since `now_ns` on the server's clock.
+  void OnHandedOver(int64_t now_ns);
   // Ends everything within one step of the engine; the outcome is kAbort.
   void Cancel();
 

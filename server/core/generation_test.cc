@@ -107,6 +107,28 @@ class GenerationTest : public testing::Test {
   Recorder seen_;
 };
 
+TEST_F(GenerationTest, TokensThatAreReadyTogetherShareAChunkWhenTheyMay) {
+  Build();
+  GenerateParams params = Params();
+  params.merge_events = true;
+  params.stop = {"st"};
+  auto generation = Start(std::move(params));
+  PushText(stream(), "abcs");
+  EXPECT_EQ(generation->Pull(seen_, 100), Generation::Progress::kIdle);
+  EXPECT_THAT(seen_.choices[0].chunks, ElementsAre("abc"));  // the "s" may begin the stop string
+  PushText(stream(), "ade");
+  EXPECT_EQ(generation->Pull(seen_, 2), Generation::Progress::kMore);
+  EXPECT_THAT(seen_.choices[0].chunks, ElementsAre("abc", "sad"));
+  PushText(stream(), "fsts");
+  EXPECT_EQ(generation->Pull(seen_, 100), Generation::Progress::kIdle);
+  EndStream(stream(), FinishReason::kCancelled);
+  EXPECT_EQ(PullAll(*generation), Generation::Progress::kDone);
+  EXPECT_THAT(seen_.choices[0].chunks, ElementsAre("abc", "sad", "ef"));
+  EXPECT_EQ(seen_.choices[0].finish, Outcome::kStop);
+  EXPECT_EQ(seen_.choices[0].stop_string, "st");
+  EXPECT_EQ(seen_.choices[0].tokens.size(), 8u);
+}
+
 TEST_F(GenerationTest, EachTokenIsAChunkAndTheLastHasTheReason) {
   Build();
   auto generation = Start(Params());

@@ -32,6 +32,11 @@ absl::Status ModelRegistry::Add(std::shared_ptr<const ModelEntry> model) {
   return absl::OkStatus();
 }
 
+void ModelRegistry::Remove(std::string_view id) {
+  MutexLock lock(mutex_);
+  std::erase_if(models_, [&](const auto& model) { return model->id == id; });
+}
+
 absl::StatusOr<std::shared_ptr<const ModelEntry>> ModelRegistry::Find(std::string_view name) const {
   MutexLock lock(mutex_);
   if (models_.empty()) return UnavailableError("the model is still loading");

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,10 +53,16 @@ struct ModelEntry {
   std::string owned_by = "reticle";
   std::string fingerprint;  // of image and version: the replies' system_fingerprint
   ModelLimits limits;
-  std::unique_ptr<const tokenizer::Tokenizer> tokenizer;
+  // Shared by the entries of one model file.
+  std::shared_ptr<const tokenizer::Tokenizer> tokenizer;
   // Null: the model has none, and chat is refused.
-  std::unique_ptr<const tokenizer::ChatTemplate> chat_template;
+  std::shared_ptr<const tokenizer::ChatTemplate> chat_template;
   std::unique_ptr<RequestSink> sink;
+  uint64_t adapter = 0;  // that the devices apply; 0: none
+  std::string parent;    // the id of the model that the adapter is for; else empty
+  std::string device;    // the kind of device behind it; may be empty
+  // What a million tokens cost on these devices, USD; nothing when nobody knows.
+  std::optional<double> usd_per_million_tokens;
 };
 
 // Thread-safe. Entries live as long as anybody holds them.
@@ -63,6 +70,8 @@ class ModelRegistry {
  public:
   // The first model added is the default. ALREADY_EXISTS when the id or an alias is taken.
   absl::Status Add(std::shared_ptr<const ModelEntry> model);
+  // Requests that hold the entry keep it. No effect when there is none with this id.
+  void Remove(std::string_view id);
   // By id or alias; an empty name gives the default. NOT_FOUND (code "model_not_found", HTTP 404)
   // names the model; UNAVAILABLE while there is none at all.
   absl::StatusOr<std::shared_ptr<const ModelEntry>> Find(std::string_view name) const;

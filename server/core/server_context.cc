@@ -35,7 +35,8 @@ ServerContext::ServerContext(Options options, Clock& clock, ServerProbe* probe)
       clock_(clock),
       probe_(probe != nullptr ? *probe : SilentProbe()) {}
 
-void ServerContext::SetReady() {
+void ServerContext::SetReady(std::function<bool()> works) {
+  works_ = std::move(works);
   Lifecycle expected = Lifecycle::kLoading;
   lifecycle_.compare_exchange_strong(expected, Lifecycle::kReady);
 }

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "server/core/gate.h"
 #include "server/core/model.h"
 #include "server/core/server_probe.h"
 #include "server/core/valid_request.h"
@@ -28,6 +29,10 @@ class ServerContext {
     RequestLimits limits;
     // Text of GET /metrics (Prometheus exposition format). Empty function: no metrics.
     std::function<std::string()> render_metrics;
+    // Requests that wait for a device; empty function: not known.
+    std::function<int64_t()> queue_size;
+    // Who may use the server; null: everybody. Must outlive the context.
+    Gate* gate = nullptr;
   };
 
   // `clock` must be the engines' clock; it and `probe` (null: nobody listens) must outlive this.
@@ -40,8 +45,11 @@ class ServerContext {
   const Options& options() const { return options_; }
 
   Lifecycle lifecycle() const { return lifecycle_.load(std::memory_order_acquire); }
-  // Loading to ready. No effect when draining has begun.
-  void SetReady();
+  // Loading to ready. No effect when draining has begun. `works` (may be empty: always) says
+  // whether any device can serve; it is called until this is gone, from any thread.
+  void SetReady(std::function<bool()> works = nullptr);
+  // Whether a load balancer should send requests: ready, and a device works.
+  bool Serving() const { return lifecycle() == Lifecycle::kReady && (!works_ || works_()); }
   void BeginDrain();
   // OK when generations may start; UNAVAILABLE while loading or draining.
   absl::Status CheckAdmission() const;
@@ -58,6 +66,7 @@ class ServerContext {
   Clock& clock_;
   ServerProbe& probe_;
   ModelRegistry models_;
+  std::function<bool()> works_;  // written once, before kReady
   std::atomic<Lifecycle> lifecycle_{Lifecycle::kLoading};
   std::atomic<int64_t> active_{0};
 };

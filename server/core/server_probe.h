@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "server/core/latency_ledger.h"
+
 namespace reticle::server {
 
 // How one choice ended, as clients see it. (A stop string ends the engine's sequence by
@@ -49,6 +51,14 @@ class ServerProbe {
   virtual void OnRequestFinished(const RequestRecord& record) {}
   // A request was refused before or at admission: `code` as absl::StatusCode.
   virtual void OnRequestRefused(std::string_view model, int code) {}
+  // A request came without a key, or with one that is not good.
+  virtual void OnKeyRefused() {}
+  // A limit of the caller's tier ("requests_per_minute", ...) stood in the way.
+  virtual void OnQuotaRefused(std::string_view tier, std::string_view limit) {}
+  // Whether quotas that should be shared are counted by this process alone; told again and again.
+  virtual void OnQuotaDegraded(bool degraded) {}
+  // Tokens of streams whose bytes the sockets have: what the server added to each. In bulk.
+  virtual void OnTokensHandedOver(const AddedLatency& added) {}
   // Connections open now, on all listeners of a front together.
   virtual void OnConnectionsChanged(std::string_view front, int64_t open) {}
 };

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "server/core/error.h"
+#include "server/core/server_context.h"
 
 namespace reticle::server {
 namespace {
@@ -88,6 +89,7 @@ class RequestValidator {
     request_.n_ = static_cast<uint32_t>(n);
     request_.echo_ = params_.echo;
     request_.stream_ = params_.stream;
+    request_.merge_events_ = params_.merge_events;
     request_.skip_special_ = params_.skip_special_tokens;
     request_.include_stop_ = params_.include_stop_str_in_output;
     if (params_.logprobs.has_value()) {
@@ -100,7 +102,9 @@ class RequestValidator {
       return Fail("prompt_logprobs",
                   InvalidArgumentError("prompt_logprobs cannot be combined with stream"));
     }
-    if (!prompt_logprobs.has_value() && params_.echo) prompt_logprobs = params_.logprobs;
+    if (!prompt_logprobs.has_value() && params_.echo && !params_.echo_conversation) {
+      prompt_logprobs = params_.logprobs;
+    }
     if (prompt_logprobs.has_value()) {
       if (!model_.limits.prompt_logprobs) return Unsupported("prompt_logprobs", model_);
       RETURN_IF_ERROR(
@@ -130,6 +134,12 @@ class RequestValidator {
     const bool ranks_some = offers.max_top_k > 0 && temperature > 0;
     const int64_t top_k = params_.top_k.value_or(ranks_some ? offers.max_top_k : 0);
     const int64_t top_k_limit = ranks_some ? offers.max_top_k : 0x7fffffff;
+    if (ranks_some && top_k > offers.max_top_k) {
+      return Fail("top_k",
+                  InvalidArgumentError("top_k is %d; the device of model \"%s\" draws from at most "
+                                       "the %d likeliest tokens",
+                                       top_k, model_.id, offers.max_top_k));
+    }
     RETURN_IF_ERROR(CheckRange("top_k", top_k, ranks_some ? 1 : -1, top_k_limit));
     sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(top_k, 0));
 
@@ -225,6 +235,8 @@ class RequestValidator {
     RETURN_IF_ERROR(CheckRange("priority", priority, std::numeric_limits<int32_t>::min(),
                                std::numeric_limits<int32_t>::max()));
     request_.priority_ = static_cast<int32_t>(priority);
+    request_.service_tier_ = params_.service_tier.empty() ? "default" : params_.service_tier;
+    request_.tenant_ = params_.tenant;
     request_.arrival_ns_ = params_.arrival_ns;
     if (params_.timeout_ms.has_value()) {
       RETURN_IF_ERROR(CheckRange("timeout", *params_.timeout_ms, 1, limits_.max_timeout_ms));
@@ -250,7 +262,7 @@ class RequestValidator {
     for (PromptInput& input : params_.prompts) {
       if (std::holds_alternative<ChatPrompt>(input)) {
         chat_ = true;
-        if (params_.prompts.size() > 1 || params_.echo) {
+        if (params_.prompts.size() > 1 || params_.echo != params_.echo_conversation) {
           return Fail("messages",
                       InvalidArgumentError("a conversation stands alone and is not echoed"));
         }
@@ -292,7 +304,8 @@ class RequestValidator {
 
   absl::Status CheckLengths() {
     const bool scores_prompt = request_.echo_ || request_.sampling_.prompt_logprobs.has_value();
-    const int64_t context = model_.limits.max_model_len;
+    int64_t context = model_.limits.max_model_len;
+    if (params_.context_bound > 0) context = std::min(context, params_.context_bound);
     int64_t longest = 0;
     for (const ValidRequest::Prompt& prompt : request_.prompts_) {
       longest = std::max<int64_t>(longest, static_cast<int64_t>(prompt.tokens->size()));
@@ -300,16 +313,20 @@ class RequestValidator {
     if (longest >= context) {
       return WithCode(
           Fail(chat_ ? "messages" : "prompt",
-               InvalidArgumentError("This model's maximum context length is %d tokens, but the "
-                                    "prompt has %d; at least one more is needed for the reply",
+               InvalidArgumentError("This %s maximum context length is %d tokens, but the prompt "
+                                    "has %d; at least one more is needed for the reply",
+                                    context < model_.limits.max_model_len ? "account's" : "model's",
                                     context, longest)),
           "context_length_exceeded");
     }
     const int64_t room = context - longest;
-    const int64_t max_tokens = params_.max_tokens.value_or(chat_ ? room : 16);
-    RETURN_IF_ERROR(CheckRange("max_tokens", max_tokens, scores_prompt && !chat_ ? 0 : 1,
-                               std::numeric_limits<int64_t>::max()));
-    request_.max_tokens_ = static_cast<uint32_t>(std::min(max_tokens, context));
+    const int64_t bound =
+        params_.output_bound > 0 ? params_.output_bound : std::numeric_limits<int64_t>::max();
+    const int64_t max_tokens =
+        params_.max_tokens.value_or(std::min<int64_t>(chat_ ? room : 16, bound));
+    RETURN_IF_ERROR(CheckRange("max_tokens", max_tokens, scores_prompt && !chat_ ? 0 : 1, bound));
+    request_.max_tokens_ =
+        static_cast<uint32_t>(std::min(max_tokens, params_.context_bound > 0 ? room : context));
 
     const int64_t min_tokens = params_.min_tokens.value_or(0);
     RETURN_IF_ERROR(
@@ -334,6 +351,32 @@ class RequestValidator {
   ValidRequest request_;
   bool chat_ = false;
 };
+
+absl::StatusOr<ValidRequest> Admit(GenerateParams params, std::shared_ptr<const ModelEntry> model,
+                                   const std::shared_ptr<const Caller>& caller,
+                                   ServerContext& context) {
+  const RequestLimits& limits = context.options().limits;
+  Gate* const gate = context.options().gate;
+  if (gate == nullptr || caller == nullptr) {
+    return Validate(std::move(params), std::move(model), limits);
+  }
+  RETURN_IF_ERROR(gate->Fit(*caller, *model, params));
+  absl::StatusOr<ValidRequest> request = Validate(std::move(params), std::move(model), limits);
+  if (!request.ok()) {
+    // Looking at a request costs too, the more so the longer its prompt.
+    ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> look, gate->Reserve(caller, 0));
+    look->Settle({});
+    return request;
+  }
+  uint64_t tokens = 0;
+  for (const ValidRequest::Prompt& prompt : request->prompts()) {
+    const auto size = static_cast<uint32_t>(prompt.tokens->size());
+    const uint32_t room = request->model().limits.max_model_len - size;
+    tokens += size + uint64_t{std::min(request->max_tokens(), room)} * request->n();
+  }
+  ASSIGN_OR_RETURN(request->reservation_, gate->Reserve(caller, tokens));
+  return request;
+}
 
 absl::StatusOr<ValidRequest> Validate(GenerateParams params,
                                       std::shared_ptr<const ModelEntry> model,

@@ -12,13 +12,16 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "scheduler/request.h"
+#include "server/core/gate.h"
 #include "server/core/generate_params.h"
 #include "server/core/model.h"
 #include "server/core/stop_matcher.h"
 
 namespace reticle::server {
 
-// Move-only; made by Validate alone.
+class ServerContext;
+
+// Move-only; made by Validate and Admit alone.
 class ValidRequest {
  public:
   struct Prompt {
@@ -43,17 +46,28 @@ class ValidRequest {
   bool skip_special() const { return skip_special_; }
   bool echo() const { return echo_; }
   bool stream() const { return stream_; }
+  // Tokens that are ready together may share one chunk.
+  bool merge_events() const { return merge_events_; }
   // Alternatives per output token that the client asked for; nullopt: no log-probabilities.
   std::optional<uint32_t> logprobs() const { return sampling_.logprobs; }
   // Likewise for the prompt. Echo with logprobs sets it too.
   std::optional<uint32_t> prompt_logprobs() const { return sampling_.prompt_logprobs; }
   int32_t priority() const { return priority_; }
+  // The service tier that the request is given: "default", "flex" or "priority".
+  const std::string& service_tier() const { return service_tier_; }
+  uint64_t tenant() const { return tenant_; }
+  // Null for servers without accounts.
+  Reservation* reservation() const { return reservation_.get(); }
   int64_t arrival_ns() const { return arrival_ns_; }
   int64_t deadline_ns() const { return deadline_ns_; }  // 0: none
   const std::string& request_id() const { return request_id_; }
 
  private:
   friend class RequestValidator;
+  friend absl::StatusOr<ValidRequest> Admit(GenerateParams params,
+                                            std::shared_ptr<const ModelEntry> model,
+                                            const std::shared_ptr<const Caller>& caller,
+                                            ServerContext& context);
   ValidRequest() = default;
 
   std::shared_ptr<const ModelEntry> model_;
@@ -66,7 +80,11 @@ class ValidRequest {
   bool skip_special_ = true;
   bool echo_ = false;
   bool stream_ = false;
+  bool merge_events_ = false;
   int32_t priority_ = 0;
+  std::string service_tier_;
+  uint64_t tenant_ = 0;
+  std::unique_ptr<Reservation> reservation_;
   int64_t arrival_ns_ = 0;
   int64_t deadline_ns_ = 0;
   std::string request_id_;
@@ -90,6 +108,13 @@ struct RequestLimits {
 absl::StatusOr<ValidRequest> Validate(GenerateParams params,
                                       std::shared_ptr<const ModelEntry> model,
                                       const RequestLimits& limits = {});
+
+// Fits `params` to what `caller` may ask for, validates, and reserves the caller's quota for
+// prompts and longest outputs. Without a gate, or for `caller` null, it is Validate. May wait for
+// the network when the gate's reservations do. Errors as those of Validate and Gate.
+absl::StatusOr<ValidRequest> Admit(GenerateParams params, std::shared_ptr<const ModelEntry> model,
+                                   const std::shared_ptr<const Caller>& caller,
+                                   ServerContext& context);
 
 // The tokens of one prompt: text as it is, token ids checked against the vocabulary, conversations
 // through the model's template. What users wrote is encoded as plain text: the names of control

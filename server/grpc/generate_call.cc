@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "server/core/generation.h"
@@ -17,7 +17,7 @@ namespace reticle::server {
 namespace {
 
 // Tokens taken from the engine for one message at most.
-constexpr size_t kTokensPerPull = 64;
+constexpr size_t kTokensPerPull = 256;
 
 enum Event : uint32_t {
   kReady = 1,    // the generation has something
@@ -40,6 +40,7 @@ std::optional<int64_t> TimeLeftMs(const grpc::CallbackServerContext& call) {
 absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
                                          const grpc::CallbackServerContext& call,
                                          const v1::GenerateRequest& request, bool stream) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller, CallerOf(server, call));
   RETURN_IF_ERROR(server.CheckAdmission());
   const int64_t arrival_ns = server.clock().NowNanos();
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
@@ -49,7 +50,7 @@ absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
   if (const std::optional<int64_t> left = TimeLeftMs(call)) {
     params.timeout_ms = std::min(*left, server.options().limits.max_timeout_ms);
   }
-  return Validate(std::move(params), std::move(model), server.options().limits);
+  return Admit(std::move(params), std::move(model), caller, server);
 }
 
 // The common part: a generation, driven on the worker by events, with a client that may go away.
@@ -103,6 +104,32 @@ class GenerateCall : public WorkerTask, public ChunkSink {
   std::unique_ptr<Generation> generation_;
 };
 
+// Messages in the order in which they go out. Those that went are filled again, so that a stream
+// that runs allocates none.
+class MessageQueue {
+ public:
+  bool empty() const { return count_ == 0; }
+  size_t size() const { return count_; }
+  v1::GenerateStreamResponse& front() { return *messages_.front(); }
+  v1::GenerateStreamResponse& back() { return *messages_[count_ - 1]; }
+  v1::GenerateStreamResponse& Add() {
+    if (count_ == messages_.size()) {
+      messages_.push_back(std::make_unique<v1::GenerateStreamResponse>());
+    }
+    return *messages_[count_++];
+  }
+  void PopFront() {
+    messages_.front()->Clear();
+    std::rotate(messages_.begin(), messages_.begin() + 1, messages_.end());
+    --count_;
+  }
+
+ private:
+  std::vector<std::unique_ptr<v1::GenerateStreamResponse>>
+      messages_;  // the first count_ are queued
+  size_t count_ = 0;
+};
+
 class StreamCall final : public GenerateCall,
                          public grpc::ServerWriteReactor<v1::GenerateStreamResponse> {
  public:
@@ -147,7 +174,7 @@ class StreamCall final : public GenerateCall,
     }
     if (events & (kWritten | kWriteFailed)) {
       writing_ = false;
-      outgoing_.pop_front();
+      outgoing_.PopFront();
     }
     if (ended_) return;
     if (events & (kCancelled | kWriteFailed)) {
@@ -184,14 +211,17 @@ class StreamCall final : public GenerateCall,
     if (closing_ && outgoing_.size() == 1 && generation_->status().ok()) {
       ended_ = true;
       Record(grpc::Status::OK);
+      generation_->OnHandedOver(server_.clock().NowNanos());
       StartWriteAndFinish(&outgoing_.front(), grpc::WriteOptions(), grpc::Status::OK);
-    } else {
-      StartWrite(&outgoing_.front());
+      return;
     }
+    StartWrite(&outgoing_.front());
+    // The last message of what was pulled; gRPC writes at once when it can.
+    if (outgoing_.size() == 1) generation_->OnHandedOver(server_.clock().NowNanos());
   }
 
   v1::GenerateStreamResponse& NewMessage(uint32_t choice) {
-    v1::GenerateStreamResponse& message = outgoing_.emplace_back();
+    v1::GenerateStreamResponse& message = outgoing_.Add();
     message.set_request_id(request_id_);
     message.set_index(choice);
     return message;
@@ -210,7 +240,7 @@ class StreamCall final : public GenerateCall,
 
   // Messages to write; the first is with gRPC while `writing_`. Filled only when empty, so that a
   // slow client holds back the engine instead of filling memory.
-  std::deque<v1::GenerateStreamResponse> outgoing_;
+  MessageQueue outgoing_;
   bool writing_ = false;
   bool generated_ = false;  // the generation is done
   bool closing_ = false;    // the usage message is queued

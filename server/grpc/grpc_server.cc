@@ -42,8 +42,20 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(
 }  // namespace
 
 struct GrpcServer::Impl {
-  explicit Impl(ServerContext& context) : call_context(context, worker), service(call_context) {}
+  Impl(ServerContext& context, LoopHost* loop_host)
+      : loops(loop_host), call_context(context, worker), service(call_context) {
+    if (loops != nullptr) {
+      loops->Attach(worker);
+    } else {
+      worker.StartThread();
+    }
+  }
+  ~Impl() {
+    server.reset();
+    if (loops != nullptr) loops->Detach(worker);
+  }
 
+  LoopHost* const loops;
   StreamWorker worker;
   GrpcCallContext call_context;
   InferenceService service;
@@ -58,7 +70,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
                                                               ServerContext& context) {
   ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials, MakeCredentials(options));
   auto started = std::unique_ptr<GrpcServer>(new GrpcServer);
-  started->impl_ = std::make_unique<Impl>(context);
+  started->impl_ = std::make_unique<Impl>(context, options.loops);
   Impl& impl = *started->impl_;
 
   grpc::EnableDefaultHealthCheckService(true);

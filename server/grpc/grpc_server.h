@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/core/front.h"
+#include "server/core/loop_task.h"
 #include "server/core/server_context.h"
 
 namespace reticle::server {
@@ -19,6 +20,9 @@ struct GrpcServerOptions {
   // PEM files; both or none. Empty: no TLS.
   std::string tls_certificate_path;
   std::string tls_key_path;
+  // What runs the calls, beside the engines that it drives; must outlive the server. Null: a thread
+  // of the server's own.
+  LoopHost* loops = nullptr;
 };
 
 // Health says SERVING between OnReady and BeginDrain. Thread-safe.

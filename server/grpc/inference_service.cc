@@ -75,7 +75,17 @@ grpc::ServerUnaryReactor* Answer(ServerContext& server, grpc::CallbackServerCont
                                                         Response&),
                                  const Request& request, Response& response) {
   const int64_t start_ns = server.clock().NowNanos();
-  const grpc::Status status = ToGrpcStatus(method(server, request, response));
+  // Tokenising costs a turn of the caller's quota, as over HTTP.
+  const auto answer = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller, CallerOf(server, call));
+    std::unique_ptr<Reservation> turn;
+    if (caller != nullptr) {
+      ASSIGN_OR_RETURN(turn, server.options().gate->Reserve(caller, 0));
+      turn->Settle({});
+    }
+    return method(server, request, response);
+  };
+  const grpc::Status status = ToGrpcStatus(answer());
   server.probe().OnGrpcRequest(name, status.error_code(), server.clock().NowNanos() - start_ns);
   grpc::ServerUnaryReactor* reactor = call.DefaultReactor();
   reactor->Finish(status);

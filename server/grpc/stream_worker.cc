@@ -1,13 +1,17 @@
 #include "server/grpc/stream_worker.h"
 
-#include <chrono>
+#include <pthread.h>
+
 #include <utility>
+
+#include "base/clock.h"
+#include "scheduler/adaptive_spin.h"
 
 namespace reticle::server {
 namespace {
 
 // About the time that waking a sleeping thread takes: spinning longer costs more than it saves.
-constexpr std::chrono::microseconds kSpin{60};
+constexpr int64_t kSpinNs = 60'000;
 
 }  // namespace
 
@@ -17,52 +21,85 @@ void WorkerTask::Post(uint32_t events) {
   if ((before & kQueued) == 0) worker.Enqueue(this);
 }
 
-StreamWorker::StreamWorker() : thread_([this] { Loop(); }) {}
+StreamWorker::StreamWorker() = default;
 
 StreamWorker::~StreamWorker() {
+  if (!thread_.joinable()) return;
+  stopping_.store(true, std::memory_order_release);
   {
     MutexLock lock(mutex_);
-    stopping_ = true;
+    roused_ = true;
   }
-  available_.NotifyOne();
+  roused_changed_.NotifyOne();
   thread_.join();
 }
 
-void StreamWorker::Enqueue(WorkerTask* task) {
-  bool wake = false;
-  {
-    MutexLock lock(mutex_);
-    queue_.push_back(task);
-    queued_count_.store(static_cast<uint32_t>(queue_.size()), std::memory_order_release);
-    wake = std::exchange(sleeping_, false);
-  }
-  if (wake) available_.NotifyOne();
+void StreamWorker::SetWake(std::function<void()> wake) {
+  MutexLock lock(wake_mutex_);
+  wake_ = std::move(wake);
 }
 
-bool StreamWorker::WaitForTasks(std::vector<WorkerTask*>& tasks) {
-  const auto until = std::chrono::steady_clock::now() + kSpin;
-  while (queued_count_.load(std::memory_order_acquire) == 0 &&
-         std::chrono::steady_clock::now() < until) {
+void StreamWorker::Enqueue(WorkerTask* task) {
+  queue_.Push(task);
+  if (!asleep_.load(std::memory_order_seq_cst)) return;
+  if (!asleep_.exchange(false, std::memory_order_acq_rel)) return;
+  MutexLock lock(wake_mutex_);
+  if (wake_) wake_();
+}
+
+bool StreamWorker::RunOnce() {
+  if (asleep_.load(std::memory_order_relaxed)) asleep_.store(false, std::memory_order_relaxed);
+  WorkerTask* task = queue_.TakeAll();
+  if (task == nullptr) return false;
+  while (task != nullptr) {
+    // Once its bits are taken it may be queued again, and when it has run it may be gone.
+    WorkerTask* const next = task->next_;
+    task->Run(task->state_.exchange(0, std::memory_order_acq_rel) & ~WorkerTask::kQueued);
+    task = next;
   }
-  MutexLock lock(mutex_);
-  while (queue_.empty() && !stopping_) {
-    sleeping_ = true;
-    available_.Wait(mutex_);
-  }
-  sleeping_ = false;
-  tasks.swap(queue_);
-  queued_count_.store(0, std::memory_order_release);
-  return !tasks.empty();
+  return true;
+}
+
+bool StreamWorker::PrepareSleep() {
+  asleep_.store(true, std::memory_order_seq_cst);
+  if (queue_.Empty()) return true;
+  asleep_.store(false, std::memory_order_relaxed);
+  return false;
+}
+
+void StreamWorker::StartThread() {
+  SetWake([this] {
+    {
+      MutexLock lock(mutex_);
+      roused_ = true;
+    }
+    roused_changed_.NotifyOne();
+  });
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "grpc");
+    Loop();
+  });
 }
 
 void StreamWorker::Loop() {
-  std::vector<WorkerTask*> tasks;
-  while (WaitForTasks(tasks)) {
-    for (WorkerTask* task : tasks) {
-      task->Run(task->state_.exchange(0, std::memory_order_acq_rel) & ~WorkerTask::kQueued);
+  const Clock& clock = Clock::Monotonic();
+  scheduler::AdaptiveSpin spin(scheduler::AdaptiveSpin::OnThisMachine(kSpinNs), clock.NowNanos());
+  while (!stopping_.load(std::memory_order_acquire)) {
+    if (RunOnce()) {
+      spin.OnWork(clock.NowNanos());
+    } else if (spin.Spins(clock.NowNanos())) {
+      scheduler::SpinPause();
+    } else {
+      spin.OnSleep();
+      if (PrepareSleep()) Sleep();
     }
-    tasks.clear();
   }
+}
+
+void StreamWorker::Sleep() {
+  MutexLock lock(mutex_);
+  while (!roused_) roused_changed_.Wait(mutex_);
+  roused_ = false;
 }
 
 }  // namespace reticle::server

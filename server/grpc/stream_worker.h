@@ -5,11 +5,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <thread>
-#include <vector>
 
+#include "base/mpsc_stack.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
+#include "server/core/loop_task.h"
 
 namespace reticle::server {
 
@@ -22,13 +24,13 @@ class WorkerTask {
   virtual ~WorkerTask() = default;
 
   // Adds event bits (below kQueued) and queues the task unless it is queued already. Any thread;
-  // does not block for long.
+  // takes no lock unless the worker sleeps.
   void Post(uint32_t events);
 
  protected:
   explicit WorkerTask(StreamWorker& worker) : worker_(worker) {}
 
-  // On the worker thread, with all bits that were posted since the last call.
+  // On the worker's thread, with all bits that were posted since the last call.
   virtual void Run(uint32_t events) = 0;
   // A further Run is coming.
   bool queued() const { return (state_.load(std::memory_order_acquire) & kQueued) != 0; }
@@ -41,29 +43,42 @@ class WorkerTask {
   // last event is seen, so the poster must not touch it after that became possible.
   static constexpr uint32_t kQueued = 1u << 31;
   std::atomic<uint32_t> state_{0};
+  WorkerTask* next_ = nullptr;  // the queue's
 };
 
-// Spins briefly for the next event before it sleeps: waking a sleeping thread costs 35 to 65 us.
-class StreamWorker {
+// Run by an event loop that it is attached to, beside the engines whose devices are cheap to poll,
+// or by a thread of its own.
+class StreamWorker : public LoopTask {
  public:
   StreamWorker();
-  // Stops the thread. No task may be queued any more.
-  ~StreamWorker();
+  // Stops its thread, if any. No task may be queued any more.
+  ~StreamWorker() override;
   StreamWorker(const StreamWorker&) = delete;
   StreamWorker& operator=(const StreamWorker&) = delete;
+
+  // Nothing else may run it then.
+  void StartThread();
+
+  bool RunOnce() override;
+  bool PrepareSleep() override;
+  void SetWake(std::function<void()> wake) override;
 
  private:
   friend class WorkerTask;
   void Enqueue(WorkerTask* task);
   void Loop();
-  bool WaitForTasks(std::vector<WorkerTask*>& tasks);
+  void Sleep();
 
+  MpscStack<WorkerTask, &WorkerTask::next_> queue_;
+  std::atomic<bool> asleep_{false};
+  Mutex wake_mutex_;
+  std::function<void()> wake_ RETICLE_GUARDED_BY(wake_mutex_);
+
+  // Of its own thread.
   Mutex mutex_;
-  CondVar available_;
-  std::vector<WorkerTask*> queue_ RETICLE_GUARDED_BY(mutex_);
-  bool sleeping_ RETICLE_GUARDED_BY(mutex_) = false;
-  bool stopping_ RETICLE_GUARDED_BY(mutex_) = false;
-  std::atomic<uint32_t> queued_count_{0};
+  CondVar roused_changed_;
+  bool roused_ RETICLE_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: it uses the rest
 };
 

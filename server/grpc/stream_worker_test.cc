@@ -43,6 +43,7 @@ TEST(StreamWorkerTest, EveryEventIsSeenAndEveryTaskEnds) {
   std::vector<std::unique_ptr<std::atomic<uint32_t>>> seen;
   {
     StreamWorker worker;
+    worker.StartThread();
     for (int i = 0; i < kTasks; ++i) {
       seen.push_back(std::make_unique<std::atomic<uint32_t>>(0));
       auto* task = new CountingTask(worker, alive, *seen.back());
@@ -64,6 +65,7 @@ TEST(StreamWorkerTest, WakesFromSleep) {
   std::atomic<int> alive{0};
   std::atomic<uint32_t> seen{0};
   StreamWorker worker;
+  worker.StartThread();
   // Longer than the worker spins, so that it has gone to sleep.
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   auto* task = new CountingTask(worker, alive, seen);
@@ -71,6 +73,32 @@ TEST(StreamWorkerTest, WakesFromSleep) {
   while (seen.load() != 4) std::this_thread::yield();
   task->Post(CountingTask::kLast);
   while (alive.load() != 0) std::this_thread::yield();
+}
+
+TEST(StreamWorkerTest, ALoopRunsItAndIsWokenOnceForASleep) {
+  std::atomic<int> alive{0};
+  std::atomic<uint32_t> seen{0};
+  StreamWorker worker;
+  int wakes = 0;
+  worker.SetWake([&] { ++wakes; });
+  auto* first = new CountingTask(worker, alive, seen);
+  auto* second = new CountingTask(worker, alive, seen);
+  EXPECT_FALSE(worker.RunOnce());
+  first->Post(1);
+  EXPECT_EQ(wakes, 0);
+  EXPECT_FALSE(worker.PrepareSleep());
+  EXPECT_TRUE(worker.RunOnce());
+  EXPECT_EQ(seen.load(), 1u);
+  EXPECT_TRUE(worker.PrepareSleep());
+  first->Post(2);
+  second->Post(4);
+  EXPECT_EQ(wakes, 1);
+  EXPECT_TRUE(worker.RunOnce());
+  EXPECT_EQ(seen.load(), 7u);
+  first->Post(CountingTask::kLast);
+  second->Post(CountingTask::kLast);
+  EXPECT_TRUE(worker.RunOnce());
+  EXPECT_EQ(alive.load(), 0);
 }
 
 }  // namespace

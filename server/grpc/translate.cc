@@ -106,6 +106,10 @@ void FillUsage(const Usage& usage, v1::Usage& out) {
   out.set_completion_time_s(static_cast<double>(usage.completion_ns) * 1e-9);
   out.set_device_time_s(static_cast<double>(usage.device_busy_ns) * 1e-9);
   out.set_energy_j(static_cast<double>(usage.energy_nj) * 1e-9);
+  out.set_recoveries(usage.recoveries);
+  if (usage.usd_per_million_tokens.has_value()) {
+    out.set_usd_per_million_tokens(*usage.usd_per_million_tokens);
+  }
 }
 
 v1::FinishReason ToFinishReason(Outcome outcome) {
@@ -120,6 +124,16 @@ v1::FinishReason ToFinishReason(Outcome outcome) {
       break;
   }
   return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
+                                                       const grpc::CallbackServerContext& call) {
+  Gate* const gate = server.options().gate;
+  if (gate == nullptr) return nullptr;
+  const auto& metadata = call.client_metadata();
+  const auto found = metadata.find("authorization");
+  if (found == metadata.end()) return gate->Authenticate("");
+  return gate->Authenticate({found->second.data(), found->second.size()});
 }
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {

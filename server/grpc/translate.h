@@ -2,13 +2,18 @@
 #ifndef RETICLE_SERVER_GRPC_TRANSLATE_H_
 #define RETICLE_SERVER_GRPC_TRANSLATE_H_
 
+#include <grpcpp/server_context.h>
 #include <grpcpp/support/status.h>
+
+#include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "reticle/v1/inference.pb.h"
+#include "server/core/gate.h"
 #include "server/core/generate_params.h"
 #include "server/core/generation.h"
+#include "server/core/server_context.h"
 #include "tokenizer/tokenizer.h"
 
 namespace reticle::server {
@@ -21,6 +26,9 @@ void FillLogprobs(const TokenOut& token, const tokenizer::Tokenizer& tokenizer,
                   v1::PositionLogprobs& out);
 void FillUsage(const Usage& usage, v1::Usage& out);
 v1::FinishReason ToFinishReason(Outcome outcome);
+// The caller behind a call's "authorization" metadata; null without accounts.
+absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
+                                                       const grpc::CallbackServerContext& call);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 }  // namespace reticle::server

@@ -7,9 +7,11 @@
 
 #include "base/status.h"
 #include "server/core/error.h"
+#include "server/http/account_pages.h"
 #include "server/http/completion_task.h"
 #include "server/http/json_writer.h"
 #include "server/http/request_json.h"
+#include "server/http/taalas_json.h"
 #include "server/web/web_assets.h"
 
 namespace reticle::server::http {
@@ -101,9 +103,19 @@ void AppendModel(std::string& out, const ModelEntry& model, const std::string& i
   out.append(R"(,"owned_by":)");
   AppendJsonString(out, model.owned_by);
   out.append(R"(,"root":)");
-  AppendJsonString(out, model.id);
-  out.append(R"(,"parent":null,"max_model_len":)");
+  AppendJsonString(out, model.parent.empty() ? model.id : model.parent);
+  out.append(R"(,"parent":)");
+  if (model.parent.empty()) {
+    out.append("null");
+  } else {
+    AppendJsonString(out, model.parent);
+  }
+  out.append(R"(,"max_model_len":)");
   AppendInt(out, model.limits.max_model_len);
+  if (!model.device.empty()) {
+    out.append(R"(,"device":)");
+    AppendJsonString(out, model.device);
+  }
   out.push_back('}');
 }
 
@@ -131,7 +143,17 @@ absl::StatusOr<Reply> GetModel(const ServerContext& context, const std::string& 
   return reply;
 }
 
+// Work that waits for the store, or looks long at its body, on behalf of a caller.
+absl::Status TakeTurn(const ServerContext& context, const HttpRequest& request) {
+  Gate* const gate = context.options().gate;
+  if (gate == nullptr || request.caller == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> turn, gate->Reserve(request.caller, 0));
+  turn->Settle({});
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Reply> Tokenize(const ServerContext& context, const HttpRequest& request) {
+  RETURN_IF_ERROR(TakeTurn(context, request));
   ASSIGN_OR_RETURN(const TokenizeBody body, ParseTokenizeBody(request.body));
   ASSIGN_OR_RETURN(const std::shared_ptr<const ModelEntry> model,
                    context.models().Find(body.model));
@@ -164,6 +186,7 @@ absl::StatusOr<Reply> Tokenize(const ServerContext& context, const HttpRequest& 
 }
 
 absl::StatusOr<Reply> Detokenize(const ServerContext& context, const HttpRequest& request) {
+  RETURN_IF_ERROR(TakeTurn(context, request));
   ASSIGN_OR_RETURN(DetokenizeBody body, ParseDetokenizeBody(request.body));
   ASSIGN_OR_RETURN(const std::shared_ptr<const ModelEntry> model,
                    context.models().Find(body.model));
@@ -182,6 +205,30 @@ absl::StatusOr<Reply> Detokenize(const ServerContext& context, const HttpRequest
   return reply;
 }
 
+Reply ToReply(AccountReply made) {
+  Reply reply;
+  reply.status = made.status;
+  reply.content_type = std::move(made.content_type);
+  reply.body = std::move(made.body);
+  reply.headers = std::move(made.headers);
+  return reply;
+}
+
+absl::StatusOr<Reply> UsageOf(const ServerContext& context, const HttpRequest& request) {
+  Reply reply;
+  ASSIGN_OR_RETURN(reply.body, context.options().gate->UsageJson(*request.caller));
+  reply.headers = "Cache-Control: no-store\r\n";
+  return reply;
+}
+
+absl::StatusOr<Reply> TaalasHealth(const ServerContext& context) {
+  Reply reply;
+  reply.body = R"({"status":"healthy","queue_size":)";
+  AppendInt(reply.body, context.options().queue_size ? context.options().queue_size() : 0);
+  reply.body.append(R"(,"current_adapter":"none"})");
+  return reply;
+}
+
 absl::StatusOr<Reply> Live() {
   Reply reply;
   reply.body = R"({"status":"live"})";
@@ -190,10 +237,13 @@ absl::StatusOr<Reply> Live() {
 
 absl::StatusOr<Reply> Ready(const ServerContext& context) {
   const Lifecycle lifecycle = context.lifecycle();
+  const bool serving = context.Serving();
   Reply reply;
-  reply.status = lifecycle == Lifecycle::kReady ? 200 : 503;
+  reply.status = serving ? 200 : 503;
   reply.body = R"({"status":)";
-  AppendJsonString(reply.body, ServerContext::LifecycleName(lifecycle));
+  AppendJsonString(reply.body, lifecycle == Lifecycle::kReady && !serving
+                                   ? "no device works"
+                                   : ServerContext::LifecycleName(lifecycle));
   reply.body.append(R"(,"active_requests":)");
   AppendInt(reply.body, context.active_generations());
   reply.body.push_back('}');
@@ -221,21 +271,50 @@ enum class Endpoint {
   kReady,
   kMetrics,
   kWeb,
+  kTaalasGenerate,
+  kTaalasModels,
+  kTaalasHealth,
+  // With accounts only.
+  kUsage,
+  kApplyPage,
+  kApplyForm,
+  kApply,
+  kClaim,
+};
+
+enum class Access : uint8_t {
+  kOpen,
+  kKey,          // with accounts: to holders of a key
+  kAccounts,     // open, but only there with accounts
+  kAccountsKey,  // likewise, to holders of a key
 };
 
 struct RouteEntry {
   std::string_view path;
   Endpoint endpoint;
   bool post;
+  Access access = Access::kOpen;
 };
 
+bool NeedsKey(const RouteEntry& route) {
+  return route.access == Access::kKey || route.access == Access::kAccountsKey;
+}
+
 constexpr RouteEntry kRoutes[] = {
-    {"/v1/chat/completions", Endpoint::kChat, true},
-    {"/v1/completions", Endpoint::kCompletions, true},
-    {"/v1/models", Endpoint::kModels, false},
-    {"/v1/models/{id}", Endpoint::kModel, false},
-    {"/tokenize", Endpoint::kTokenize, true},
-    {"/detokenize", Endpoint::kDetokenize, true},
+    {"/v1/chat/completions", Endpoint::kChat, true, Access::kKey},
+    {"/v1/completions", Endpoint::kCompletions, true, Access::kKey},
+    {"/v1/models", Endpoint::kModels, false, Access::kKey},
+    {"/v1/models/{id}", Endpoint::kModel, false, Access::kKey},
+    {"/tokenize", Endpoint::kTokenize, true, Access::kKey},
+    {"/detokenize", Endpoint::kDetokenize, true, Access::kKey},
+    {"/generate", Endpoint::kTaalasGenerate, true, Access::kKey},
+    {"/models", Endpoint::kTaalasModels, false, Access::kKey},
+    {"/health", Endpoint::kTaalasHealth, false},
+    {"/v1/usage", Endpoint::kUsage, false, Access::kAccountsKey},
+    {"/apply", Endpoint::kApplyPage, false, Access::kAccounts},
+    {"/apply", Endpoint::kApplyForm, true, Access::kAccounts},
+    {"/v1/apply", Endpoint::kApply, true, Access::kAccounts},
+    {"/v1/apply/claim", Endpoint::kClaim, true, Access::kAccounts},
     {"/health/live", Endpoint::kLive, false},
     {"/health/ready", Endpoint::kReady, false},
     {"/metrics", Endpoint::kMetrics, false},
@@ -244,12 +323,15 @@ constexpr RouteEntry kRoutes[] = {
 // The pages of the binary, each at a path of its own; one label for all of them in metrics.
 constexpr RouteEntry kWebRoute = {"/{page}", Endpoint::kWeb, false};
 
-const RouteEntry* FindRoute(std::string_view path) {
+// Of several routes with this path, the one for `method`.
+const RouteEntry* FindRoute(std::string_view path, std::string_view method = "") {
+  const RouteEntry* found = nullptr;
   const bool one_model = path.size() > kModelPrefix.size() && path.starts_with(kModelPrefix);
   for (const RouteEntry& route : kRoutes) {
-    if (route.path == path) return &route;
-    if (one_model && route.endpoint == Endpoint::kModel) return &route;
+    if (route.path != path && !(one_model && route.endpoint == Endpoint::kModel)) continue;
+    if (found == nullptr || route.post == (method == "POST")) found = &route;
   }
+  if (found != nullptr) return found;
   return web::FindWebAsset(path) != nullptr ? &kWebRoute : nullptr;
 }
 
@@ -260,8 +342,36 @@ std::string_view Api::Route(std::string_view path) const {
   return route != nullptr ? route->path : "unmatched";
 }
 
+std::optional<Refusal> Api::AuthorizeHead(std::string_view method, std::string_view path,
+                                          std::string_view authorization,
+                                          std::shared_ptr<const Caller>& caller) {
+  Gate* const gate = context_.options().gate;
+  if (gate == nullptr || method == "OPTIONS") return std::nullopt;
+  const RouteEntry* const route = FindRoute(path, method);
+  if (route == nullptr || !NeedsKey(*route)) return std::nullopt;
+  absl::StatusOr<std::shared_ptr<const Caller>> found = gate->Authenticate(authorization);
+  if (found.ok()) {
+    caller = *std::move(found);
+    return std::nullopt;
+  }
+  Refusal refusal;
+  const bool taalas =
+      route->endpoint == Endpoint::kTaalasGenerate || route->endpoint == Endpoint::kTaalasModels;
+  if (taalas) {
+    refusal.body = TaalasUnauthorized(!authorization.empty());
+  } else {
+    AppendErrorJson(refusal.body, found.status());
+  }
+  return refusal;
+}
+
 std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
-  const RouteEntry* route = FindRoute(request.path);
+  const bool accounts = context_.options().gate != nullptr;
+  const RouteEntry* route = FindRoute(request.path, request.method);
+  if (route != nullptr && !accounts &&
+      (route->access == Access::kAccounts || route->access == Access::kAccountsKey)) {
+    route = nullptr;
+  }
   if (route == nullptr) {
     return std::make_unique<ErrorTask>(
         WithCode(NotFoundError("Unknown path %s", request.path.substr(0, 200)), "unknown_url"), "");
@@ -279,23 +389,55 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
   const auto reply = [&](ReplyTask::Function function, bool offload = false) {
     return std::make_unique<ReplyTask>(std::move(function), offload, workers_, std::move(waker));
   };
+  const auto complete = [&](Dialect dialect) {
+    return StartCompletion(dialect, std::move(request), context_, workers_, std::move(waker));
+  };
+  // std::function needs a copyable closure; the body is not copied.
+  const auto share = [&] { return std::make_shared<const HttpRequest>(std::move(request)); };
+  Gate* const gate = context_.options().gate;
   switch (route->endpoint) {
     case Endpoint::kChat:
+      return complete(Dialect::kChat);
     case Endpoint::kCompletions:
-      return StartCompletion(route->endpoint == Endpoint::kChat, std::move(request), context_,
-                             workers_, std::move(waker));
+      return complete(Dialect::kCompletion);
+    case Endpoint::kTaalasGenerate:
+      return complete(Dialect::kTaalas);
+    case Endpoint::kTaalasHealth:
+      return reply([&] { return TaalasHealth(context_); });
+    case Endpoint::kUsage:
+      return reply([&context = context_, shared = share()] { return UsageOf(context, *shared); },
+                   /*offload=*/true);
+    case Endpoint::kApplyPage:
+      return reply([]() -> absl::StatusOr<Reply> { return ToReply(ApplyPage()); });
+    case Endpoint::kApplyForm:
+      return reply(
+          [gate, shared = share()]() -> absl::StatusOr<Reply> {
+            return ToReply(SubmitApplyPage(*shared, *gate));
+          },
+          /*offload=*/true);
+    case Endpoint::kApply:
+    case Endpoint::kClaim: {
+      const auto function = route->endpoint == Endpoint::kApply ? &ApplyJson : &ClaimJson;
+      return reply(
+          [gate, function, shared = share()]() -> absl::StatusOr<Reply> {
+            ASSIGN_OR_RETURN(AccountReply made, function(*shared, *gate));
+            return ToReply(std::move(made));
+          },
+          /*offload=*/true);
+    }
     case Endpoint::kModels:
+    case Endpoint::kTaalasModels:
       return reply([&] { return ListModels(context_); });
     case Endpoint::kModel:
       return reply([&] { return GetModel(context_, request.path.substr(kModelPrefix.size())); });
     case Endpoint::kTokenize:
     case Endpoint::kDetokenize: {
-      const bool offload = request.body.size() > kInlineBodyBytes;
+      const bool offload =
+          request.body.size() > kInlineBodyBytes || (gate != nullptr && gate->reserve_blocks());
       const auto function = route->endpoint == Endpoint::kTokenize ? &Tokenize : &Detokenize;
-      // std::function needs a copyable closure; the body is not copied.
-      auto shared = std::make_shared<const HttpRequest>(std::move(request));
-      return reply([&context = context_, function, shared] { return function(context, *shared); },
-                   offload);
+      return reply(
+          [&context = context_, function, shared = share()] { return function(context, *shared); },
+          offload);
     }
     case Endpoint::kLive:
       return reply([] { return Live(); });

@@ -3,6 +3,7 @@
 #define RETICLE_SERVER_HTTP_API_H_
 
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "server/core/server_context.h"
@@ -16,6 +17,9 @@ class Api : public Handler {
  public:
   Api(ServerContext& context, WorkerPool& workers) : context_(context), workers_(workers) {}
 
+  std::optional<Refusal> AuthorizeHead(std::string_view method, std::string_view path,
+                                       std::string_view authorization,
+                                       std::shared_ptr<const Caller>& caller) override;
   std::unique_ptr<Task> Start(HttpRequest request, Waker waker) override;
   std::string_view Route(std::string_view path) const override;
 

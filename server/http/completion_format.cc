@@ -64,6 +64,12 @@ void AppendUsageJson(std::string& out, const Usage& usage) {
   AppendMillis(out, static_cast<int64_t>(usage.device_busy_ns));
   out.append(R"(,"energy_mj":)");
   AppendMillis(out, static_cast<int64_t>(usage.energy_nj));
+  out.append(R"(,"recoveries":)");
+  AppendInt(out, usage.recoveries);
+  if (usage.usd_per_million_tokens.has_value()) {
+    out.append(R"(,"usd_per_million_tokens":)");
+    AppendFloat(out, static_cast<float>(*usage.usd_per_million_tokens));
+  }
   out.append("}}");
 }
 
@@ -88,7 +94,8 @@ CompletionFormat::CompletionFormat(Options options, const ValidRequest& request)
   AppendJsonString(head_, request.model().id);
   head_.append(R"(,"system_fingerprint":)");
   AppendJsonString(head_, request.model().fingerprint);
-  head_.append(R"(,"choices":[)");
+  head_.append(R"(,"service_tier":")").append(request.service_tier());
+  head_.append(R"(","choices":[)");
 }
 
 void CompletionFormat::AppendUsage(std::string& out, const Usage& usage) const {

@@ -12,23 +12,46 @@
 #include "server/core/generation.h"
 #include "server/http/completion_format.h"
 #include "server/http/request_json.h"
+#include "server/http/taalas_json.h"
 
 namespace reticle::server::http {
 namespace {
 
+// At once, so that little is formatted beyond what may wait for a slow client. Merged ones are
+// small.
 constexpr size_t kTokensPerPull = 64;
+constexpr size_t kMergedPerPull = 256;
 
 struct Prepared {
   CompletionBody body;
   std::optional<ValidRequest> request;
 };
 
-absl::StatusOr<Prepared> Prepare(bool chat, HttpRequest& http, ServerContext& context) {
+absl::StatusOr<CompletionBody> Parse(Dialect dialect, std::string_view json) {
+  switch (dialect) {
+    case Dialect::kChat:
+      return ParseChatBody(json);
+    case Dialect::kCompletion:
+      return ParseCompletionBody(json);
+    case Dialect::kTaalas:
+      break;
+  }
+  return ParseTaalasBody(json);
+}
+
+void SendError(Dialect dialect, ResponseWriter& writer, const absl::Status& status) {
+  if (dialect == Dialect::kTaalas) return SendTaalasError(writer, status);
+  writer.SendError(status);
+}
+
+absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
   RETURN_IF_ERROR(context.CheckAdmission());
   Prepared prepared;
-  ASSIGN_OR_RETURN(prepared.body, chat ? ParseChatBody(http.body) : ParseCompletionBody(http.body));
+  ASSIGN_OR_RETURN(prepared.body, Parse(dialect, http.body));
   GenerateParams& params = prepared.body.params;
-  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, context.models().Find(params.model));
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model,
+                   dialect == Dialect::kTaalas ? FindTaalasModel(context.models(), params.model)
+                                               : context.models().Find(params.model));
   if (!http.timeout_ms.empty()) {
     int64_t timeout = 0;
     const char* const end = http.timeout_ms.data() + http.timeout_ms.size();
@@ -44,7 +67,7 @@ absl::StatusOr<Prepared> Prepare(bool chat, HttpRequest& http, ServerContext& co
   params.arrival_ns = http.arrival_ns;
   params.request_id = http.request_id;
   ASSIGN_OR_RETURN(ValidRequest request,
-                   Validate(std::move(params), std::move(model), context.options().limits));
+                   Admit(std::move(params), std::move(model), http.caller, context));
   prepared.request.emplace(std::move(request));
   return prepared;
 }
@@ -60,20 +83,22 @@ struct Preparation {
 
 class CompletionTask : public Task, private ChunkSink {
  public:
-  CompletionTask(bool chat, HttpRequest request, ServerContext& context, WorkerPool& workers,
+  CompletionTask(Dialect dialect, HttpRequest request, ServerContext& context, WorkerPool& workers,
                  Waker waker)
-      : chat_(chat),
+      : dialect_(dialect),
         context_(context),
         waker_(std::move(waker)),
         preparation_(std::make_shared<Preparation>(std::move(request))) {
-    if (preparation_->http.body.size() <= kInlineBodyBytes) {
-      preparation_->result = Prepare(chat_, preparation_->http, context_);
+    const Gate* const gate = context.options().gate;
+    const bool waits = gate != nullptr && gate->reserve_blocks();
+    if (!waits && preparation_->http.body.size() <= kInlineBodyBytes) {
+      preparation_->result = Prepare(dialect_, preparation_->http, context_);
       preparation_->done.store(true, std::memory_order_release);
       return;
     }
-    const bool posted = workers.Post([chat, state = preparation_, &context, wake = waker_] {
+    const bool posted = workers.Post([dialect, state = preparation_, &context, wake = waker_] {
       if (!state->abandoned.load(std::memory_order_acquire)) {
-        state->result = Prepare(chat, state->http, context);
+        state->result = Prepare(dialect, state->http, context);
       }
       state->done.store(true, std::memory_order_release);
       wake();
@@ -89,13 +114,16 @@ class CompletionTask : public Task, private ChunkSink {
     if (preparation_ != nullptr) preparation_->abandoned.store(true, std::memory_order_release);
   }
 
+  void OnHandedOver(int64_t now_ns) override {
+    if (generation_ != nullptr) generation_->OnHandedOver(now_ns);
+  }
   bool abandon_on_disconnect() const override { return true; }
 
   Progress Produce(ResponseWriter& writer, size_t budget) override {
     if (preparation_ != nullptr) {
       if (!preparation_->done.load(std::memory_order_acquire)) return Progress::kWaiting;
       if (absl::Status status = Begin(); !status.ok()) {
-        writer.SendError(status);
+        SendError(dialect_, writer, status);
         return Progress::kDone;
       }
     }
@@ -113,10 +141,11 @@ class CompletionTask : public Task, private ChunkSink {
     ASSIGN_OR_RETURN(generation_,
                      Generation::Start(*std::move(prepared.request), context_, "http", waker_));
     CompletionFormat::Options options;
-    options.chat = chat_;
+    const bool chat = dialect_ != Dialect::kCompletion;
+    options.chat = chat;
     options.include_usage = prepared.body.include_usage;
     options.continuous_usage = prepared.body.continuous_usage_stats;
-    options.id = (chat_ ? "chatcmpl-" : "cmpl-") + preparation->http.request_id;
+    options.id = (chat ? "chatcmpl-" : "cmpl-") + preparation->http.request_id;
     options.created_unix_s = UnixSeconds();
     format_ = std::make_unique<CompletionFormat>(std::move(options), generation_->request());
     return absl::OkStatus();
@@ -125,7 +154,8 @@ class CompletionTask : public Task, private ChunkSink {
   Progress Pull(size_t budget) {
     for (;;) {
       in_chunk_ = false;
-      const Generation::Progress progress = generation_->Pull(*this, kTokensPerPull);
+      const size_t most = generation_->request().merge_events() ? kMergedPerPull : kTokensPerPull;
+      const Generation::Progress progress = generation_->Pull(*this, most);
       if (in_chunk_) writer_->EndChunk();
       switch (progress) {
         case Generation::Progress::kDone:
@@ -144,7 +174,7 @@ class CompletionTask : public Task, private ChunkSink {
   void Finish() {
     const absl::Status& status = generation_->status();
     if (!writer_->started()) {
-      if (!status.ok()) return writer_->SendError(status);
+      if (!status.ok()) return SendError(dialect_, *writer_, status);
       if (!generation_->request().stream()) {
         std::string body;
         format_->AppendBody(body, generation_->usage());
@@ -176,7 +206,7 @@ class CompletionTask : public Task, private ChunkSink {
     if (!generation_->request().stream()) format_->CollectPromptLogprobs(prompt, tokens);
   }
 
-  const bool chat_;
+  const Dialect dialect_;
   ServerContext& context_;
   const Waker waker_;
   std::shared_ptr<Preparation> preparation_;  // until the generation has begun
@@ -188,9 +218,9 @@ class CompletionTask : public Task, private ChunkSink {
 
 }  // namespace
 
-std::unique_ptr<Task> StartCompletion(bool chat, HttpRequest request, ServerContext& context,
+std::unique_ptr<Task> StartCompletion(Dialect dialect, HttpRequest request, ServerContext& context,
                                       WorkerPool& workers, Waker waker) {
-  return std::make_unique<CompletionTask>(chat, std::move(request), context, workers,
+  return std::make_unique<CompletionTask>(dialect, std::move(request), context, workers,
                                           std::move(waker));
 }
 

@@ -12,6 +12,31 @@
 #include "server/http/request_target.h"
 
 namespace reticle::server::http {
+
+ConnectionList::ConnectionList() { ends_.previous = ends_.next = &ends_; }
+
+void ConnectionList::Add(Connection& connection) {
+  Link& link = connection.link_;
+  link.previous = ends_.previous;
+  link.next = &ends_;
+  link.previous->next = &link;
+  ends_.previous = &link;
+}
+
+void ConnectionList::Remove(Connection& connection) {
+  Link& link = connection.link_;
+  if (link.next == nullptr) return;
+  link.previous->next = link.next;
+  link.next->previous = link.previous;
+  link.previous = link.next = nullptr;
+}
+
+Connection* ConnectionList::first() const { return ends_.next->connection; }
+
+Connection* ConnectionList::After(const Connection& connection) {
+  return connection.link_.next->connection;
+}
+
 namespace {
 
 namespace asio = boost::asio;
@@ -19,8 +44,17 @@ namespace beast_http = boost::beast::http;
 using boost::system::error_code;
 
 constexpr size_t kFirstInputBytes = 4096;
-constexpr size_t kKeptOutputBytes = size_t{256} << 10;
+// What a task may add to a buffer that is not yet full.
+constexpr size_t kBeyondBudgetBytes = size_t{48} << 10;
+// Of the buffers of a connection that waits for a request.
+constexpr size_t kKeptIdleBytes = 4096;
 constexpr int64_t kLingerNs = 2'000'000'000;
+// Requests without a good key that a connection may send one after the other, and how long it waits
+// between further ones.
+constexpr uint32_t kFreeRefusals = 8;
+constexpr int64_t kRefusalPauseNs = 250'000'000;
+// A body that is dropped unread, so that the connection can go on.
+constexpr uint64_t kMaxSkippedBytes = uint64_t{64} << 10;
 
 std::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
@@ -62,15 +96,21 @@ struct Connection::Parser {
 };
 
 Connection::Connection(std::unique_ptr<Transport> transport, ServerShared& shared,
-                       ConnectionHost& host)
-    : shared_(shared), host_(host), transport_(std::move(transport)), input_(kFirstInputBytes) {
+                       ConnectionHost& host, std::string peer)
+    : shared_(shared),
+      host_(host),
+      peer_(std::move(peer)),
+      transport_(std::move(transport)),
+      wake_target_(std::make_shared<WakeTarget>(host.wakes(), this)),
+      input_(kFirstInputBytes) {
+  link_.connection = this;
   const int64_t open = shared_.open.fetch_add(1) + 1;
-  shared_.context->probe().OnConnectionsChanged("http", open);
+  shared_.context->probe().OnConnectionsChanged(shared_.options.front, open);
 }
 
 Connection::~Connection() {
   const int64_t open = shared_.open.fetch_sub(1) - 1;
-  shared_.context->probe().OnConnectionsChanged("http", open);
+  shared_.context->probe().OnConnectionsChanged(shared_.options.front, open);
 }
 
 int64_t Connection::Now() const { return shared_.context->clock().NowNanos(); }
@@ -78,6 +118,10 @@ int64_t Connection::Now() const { return shared_.context->clock().NowNanos(); }
 void Connection::Enter(Phase phase) {
   phase_ = phase;
   phase_since_ns_ = Now();
+  const bool idle = phase == Phase::kIdle;
+  // Again when it was idle before, so that the list stays in the order of time.
+  if (idle || listed_idle_) host_.Place(*this, idle);
+  listed_idle_ = idle;
 }
 
 void Connection::SetBusy(bool busy) {
@@ -87,7 +131,6 @@ void Connection::SetBusy(bool busy) {
 }
 
 void Connection::Start() {
-  waker_ = [&host = host_, weak = weak_from_this()] { host.QueueWake(weak); };
   Enter(Phase::kHandshake);
   transport_->Handshake(shared_from_this());
 }
@@ -153,18 +196,33 @@ void Connection::Run() {
       const Task::Progress progress = task_->Produce(writer_, budget);
       if (progress == Task::Progress::kWaiting) break;
       if (progress == Task::Progress::kDone) FinishExchange(writer_.status());
-    } else if (close_after_ || phase_ == Phase::kLinger || !ParseRequest()) {
+    } else if (close_after_ || phase_ == Phase::kLinger || Throttled() || !ParseRequest()) {
       break;
     }
   }
   if (closed_) return;
   if (input_closed_ && task_ == nullptr) close_after_ = true;
-  Flush();
+  const bool more = writer_.buffer().size() >= budget;
+  if (Flush() && more && !closed_) {
+    // The others first.
+    host_.wakes().Push(wake_target_);
+  }
+  if (closed_) return;
   if (close_after_ && task_ == nullptr && !writing_) return BeginLinger();
   Read();
 }
 
+bool Connection::Throttled() const {
+  return refusals_ > kFreeRefusals && parser_ == nullptr && Now() < throttled_until_ns_;
+}
+
 bool Connection::ParseRequest() {
+  if (skip_ > 0) {
+    const uint64_t skipped = std::min<uint64_t>(skip_, input_end_ - input_begin_);
+    input_begin_ += skipped;
+    skip_ -= skipped;
+    if (skip_ > 0) return false;
+  }
   if (parser_ == nullptr) {
     // An empty line in front of a request is allowed (RFC 9112, section 2.2).
     while (input_begin_ < input_end_ &&
@@ -173,7 +231,6 @@ bool Connection::ParseRequest() {
     }
     if (input_begin_ == input_end_) return false;
     parser_ = std::make_unique<Parser>();
-    parser_->http.eager(true);
     parser_->http.header_limit(static_cast<uint32_t>(shared_.options.max_header_bytes));
     parser_->http.body_limit(shared_.options.max_body_bytes);
     arrival_ns_ = Now();
@@ -191,7 +248,11 @@ bool Connection::ParseRequest() {
       Refuse(ParserError(error, shared_.options));
       return true;
     }
-    if (http.is_header_done() && phase_ == Phase::kHeader) Enter(Phase::kBody);
+    if (http.is_header_done() && phase_ == Phase::kHeader) {
+      Enter(Phase::kBody);
+      if (!AcceptHead()) return true;
+      http.eager(true);
+    }
     if (used == 0 || input_begin_ == input_end_) break;
   }
   if (http.is_done()) {
@@ -210,6 +271,69 @@ bool Connection::ParseRequest() {
   return false;
 }
 
+bool Connection::AcceptHead() {
+  const auto& message = parser_->http.get();
+  path_ = PathOfTarget(View(message.target()));
+  caller_.reset();
+  if (!path_.ok()) return true;
+  const std::string_view method = View(message.method_string());
+  const std::optional<Refusal> refusal = shared_.handler->AuthorizeHead(
+      method, *path_, View(message[beast_http::field::authorization]), caller_);
+  if (!refusal.has_value()) {
+    refusals_ = 0;
+    return true;
+  }
+  // Refused as cheaply as can be: the body is neither read nor stored.
+  const auto length = parser_->http.content_length();
+  const bool bare = !message.chunked() && message.count(beast_http::field::expect) == 0 &&
+                    message.count(beast_http::field::transfer_encoding) == 0;
+  skip_ = length.has_value() ? *length : 0;
+  ReplyTerms terms;
+  terms.http_1_0 = message.version() < 11;
+  terms.head = message.method() == beast_http::verb::head;
+  terms.keep_alive = message.keep_alive() && !shared_.draining.load() && !input_closed_ && bare &&
+                     skip_ <= kMaxSkippedBytes;
+  terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  terms.headers = HeadersOf(View(message[beast_http::field::origin]));
+  method_ = std::string(method);
+  route_ = shared_.handler->Route(*path_);
+  parser_.reset();
+  writer_.Begin(std::move(terms));
+  writer_.Send(refusal->status, "application/json", refusal->body,
+               refusal->status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
+  throttled_until_ns_ = Now() + kRefusalPauseNs;
+  ++refusals_;
+  FinishExchange(writer_.status());
+  return false;
+}
+
+std::function<void(std::string&)> Connection::HeadersOf(std::string_view origin) const {
+  const std::vector<std::string>& origins = shared_.options.cors_origins;
+  std::string allowed;
+  for (const std::string& known : origins) {
+    if (known == "*" || known == origin) allowed = known;
+  }
+  Gate* const gate = shared_.context->options().gate;
+  const std::shared_ptr<const Caller> caller = gate != nullptr ? caller_ : nullptr;
+  if (origin.empty()) allowed.clear();
+  if (allowed.empty() && caller == nullptr) return nullptr;
+  return [allowed, caller, gate](std::string& out) {
+    if (caller != nullptr) gate->AppendHeaders(*caller, out);
+    if (allowed.empty()) return;
+    out.append("Access-Control-Allow-Origin: ").append(allowed).append("\r\nVary: Origin\r\n");
+    out.append("Access-Control-Expose-Headers: *\r\n");
+  };
+}
+
+void Connection::AnswerPreflight(std::string_view origin) {
+  writer_.Send(200, "", "",
+               "Access-Control-Allow-Methods: GET, HEAD, POST\r\n"
+               "Access-Control-Allow-Headers: authorization, content-type, x-request-id, "
+               "x-request-timeout-ms\r\nAccess-Control-Max-Age: 600\r\n");
+  route_ = "preflight";
+  FinishExchange(writer_.status());
+}
+
 std::string Connection::TakeRequestId(std::string_view offered) const {
   return IsPlainId(offered) ? std::string(offered) : RandomRequestId();
 }
@@ -226,6 +350,10 @@ void Connection::Dispatch() {
   terms.keep_alive =
       message.keep_alive() && !shared_.draining.load() && !input_closed_ && !unknown_coding;
   terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  const std::string_view origin = View(message[beast_http::field::origin]);
+  terms.headers = HeadersOf(origin);
+  const bool preflight = message.method() == beast_http::verb::options && terms.headers &&
+                         message.count(beast_http::field::access_control_request_method) > 0;
   method_ = std::string(View(message.method_string()));
   Enter(Phase::kHandling);
 
@@ -233,12 +361,17 @@ void Connection::Dispatch() {
   request.method = method_;
   request.request_id = terms.request_id;
   request.timeout_ms = std::string(View(message["x-request-timeout-ms"]));
+  request.authorization = std::string(View(message[beast_http::field::authorization]));
+  request.origin = std::string(View(message[beast_http::field::origin]));
   request.if_none_match = std::string(View(message[beast_http::field::if_none_match]));
   request.accept_encoding = std::string(View(message[beast_http::field::accept_encoding]));
   request.arrival_ns = arrival_ns_;
   request.body = std::move(message.body());
+  request.content_type = std::string(View(message[beast_http::field::content_type]));
+  request.peer = peer_;
+  request.caller = caller_;
   writer_.Begin(std::move(terms));
-  absl::StatusOr<std::string> path = PathOfTarget(View(message.target()));
+  absl::StatusOr<std::string> path = std::move(path_);
   if (path.ok() && message.version() >= 11 && message.count(beast_http::field::host) != 1) {
     path = InvalidArgumentError("An HTTP/1.1 request needs exactly one Host header");
   }
@@ -250,9 +383,11 @@ void Connection::Dispatch() {
     writer_.SendError(path.status());
     return FinishExchange(writer_.status());
   }
+  if (preflight) return AnswerPreflight(origin);
   route_ = shared_.handler->Route(*path);
   request.path = *std::move(path);
-  task_ = shared_.handler->Start(std::move(request), waker_);
+  task_ = shared_.handler->Start(std::move(request),
+                                 [target = wake_target_] { target->queue.Push(target); });
 }
 
 // Answers a request that could not be read to its end; nothing after it can be understood.
@@ -274,33 +409,65 @@ void Connection::Refuse(absl::Status error) {
 
 void Connection::FinishExchange(int status) {
   shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
-  task_.reset();
+  finished_task_ = std::move(task_);
+  caller_.reset();
   if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
   Enter(Phase::kIdle);
 }
 
-void Connection::Flush() {
-  if (writing_ || closed_) return;
-  if (writer_.buffer().empty()) {
-    if (task_ == nullptr && parser_ == nullptr) SetBusy(false);
-    return;
+bool Connection::Flush() {
+  if (writing_ || closed_) return false;
+  std::string& ready = writer_.buffer();
+  if (!ready.empty()) {
+    error_code error;
+    const size_t taken = transport_->TryWrite(asio::buffer(ready), error);
+    if (error) {
+      OnWriteFailed();
+      return false;
+    }
+    if (taken < ready.size()) {
+      output_.swap(ready);
+      // A client that is behind once is so again: room for all that may wait for it.
+      const size_t room = shared_.options.max_unsent_bytes + kBeyondBudgetBytes;
+      for (std::string* buffer : {&output_, &ready}) buffer->reserve(room);
+      written_ = taken;
+      writing_ = true;
+      write_progress_ns_ = Now();
+      if (listed_idle_) host_.Place(*this, listed_idle_ = false);
+      transport_->WriteSome(asio::buffer(output_.data() + taken, output_.size() - taken),
+                            shared_from_this());
+      return false;
+    }
+    ready.clear();
+    OnAllWritten();
   }
-  output_.swap(writer_.buffer());
-  written_ = 0;
-  writing_ = true;
-  write_progress_ns_ = Now();
-  transport_->WriteSome(asio::buffer(output_), shared_from_this());
+  if (task_ == nullptr && parser_ == nullptr) SetBusy(false);
+  return true;
+}
+
+void Connection::OnAllWritten() {
+  for (std::unique_ptr<Task>* task : {&finished_task_, &task_}) {
+    if (*task != nullptr) (*task)->OnHandedOver(Now());
+  }
+  finished_task_.reset();
+  if (task_ != nullptr) return;
+  // A connection that waits for a request keeps little.
+  for (std::string* buffer : {&output_, &writer_.buffer()}) {
+    if (buffer->empty() && buffer->capacity() > kKeptIdleBytes) buffer->shrink_to_fit();
+  }
+}
+
+void Connection::OnWriteFailed() {
+  if (task_ != nullptr) {
+    LogInfo("request %s: the client went away; cancelled", writer_.request_id());
+  }
+  Close();
 }
 
 void Connection::OnWritten(error_code error, size_t bytes) {
   writing_ = false;
   if (closed_) return;
-  if (error) {
-    if (task_ != nullptr) {
-      LogInfo("request %s: the client went away; cancelled", writer_.request_id());
-    }
-    return Close();
-  }
+  if (error) return OnWriteFailed();
   write_progress_ns_ = Now();
   written_ += bytes;
   if (written_ < output_.size()) {
@@ -310,7 +477,8 @@ void Connection::OnWritten(error_code error, size_t bytes) {
     return;
   }
   output_.clear();
-  if (output_.capacity() > kKeptOutputBytes) output_.shrink_to_fit();
+  if (phase_ == Phase::kIdle && !listed_idle_) host_.Place(*this, listed_idle_ = true);
+  if (writer_.buffer().empty()) OnAllWritten();
   Run();
 }
 
@@ -339,6 +507,9 @@ void Connection::Tick(int64_t now_ns) {
       if (passed(phase_since_ns_, options.header_timeout_ms)) Close();
       break;
     case Phase::kIdle:
+      if (refusals_ > kFreeRefusals && now_ns >= throttled_until_ns_ && input_begin_ < input_end_) {
+        return Run();
+      }
       if (!writing_ && passed(phase_since_ns_, options.idle_timeout_ms)) Close();
       break;
     case Phase::kHeader:
@@ -374,7 +545,9 @@ void Connection::Close() {
     shared_.context->probe().OnHttpRequest(route_, method_, 499, Now() - arrival_ns_);
     task_.reset();
   }
+  finished_task_.reset();
   SetBusy(false);
+  wake_target_->connection = nullptr;
   transport_->Close();
   host_.Forget(*this);
 }

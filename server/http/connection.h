@@ -6,15 +6,18 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/http/handler.h"
 #include "server/http/http_server.h"
 #include "server/http/response_writer.h"
 #include "server/http/transport.h"
+#include "server/http/wake_queue.h"
 
 namespace reticle::server::http {
 
@@ -36,18 +39,47 @@ class ConnectionHost {
   virtual ~ConnectionHost() = default;
   // The connection is closed; drops the host's reference. On the thread.
   virtual void Forget(Connection& connection) = 0;
-  // Calls OnWake of the connection soon, on its thread. From any thread.
-  virtual void QueueWake(std::weak_ptr<Connection> connection) = 0;
+  // The connection waits for a request, since now, or does something else. On the thread.
+  virtual void Place(Connection& connection, bool idle) = 0;
+  // Where whoever has something for a connection tells so.
+  virtual WakeQueue& wakes() = 0;
+};
+
+// Connections of one thread, in the order of addition. Owns none.
+class ConnectionList {
+ public:
+  ConnectionList();
+  ConnectionList(const ConnectionList&) = delete;
+  ConnectionList& operator=(const ConnectionList&) = delete;
+
+  void Add(Connection& connection);
+  // Out of the list that it is in, if any.
+  static void Remove(Connection& connection);
+  Connection* first() const;
+  // The next in its list, or null.
+  static Connection* After(const Connection& connection);
+
+  struct Link {
+    Link* previous = nullptr;
+    Link* next = nullptr;
+    Connection* connection = nullptr;  // null: the list's own
+  };
+
+ private:
+  Link ends_;
 };
 
 // Lives on one thread: every member but the waker's is called there.
 //
 // Requests are answered one at a time in the order in which they came; what a client sends
 // meanwhile waits in a bounded buffer. Reading goes on while a request is answered, which is how a
-// client that goes away is seen at once.
+// client that goes away is seen at once. What is ready is written at once, in one piece, by the
+// thread that made it; only what the socket does not take waits for it.
 class Connection : public TransportEvents, public std::enable_shared_from_this<Connection> {
  public:
-  Connection(std::unique_ptr<Transport> transport, ServerShared& shared, ConnectionHost& host);
+  // `peer`: the client's network address.
+  Connection(std::unique_ptr<Transport> transport, ServerShared& shared, ConnectionHost& host,
+             std::string peer);
   ~Connection() override;
 
   void Start();
@@ -64,6 +96,7 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   void OnWritten(boost::system::error_code error, size_t bytes) override;
 
  private:
+  friend class ConnectionList;
   enum class Phase : uint8_t {
     kHandshake,
     kIdle,  // between requests: nothing of the next one is there
@@ -76,10 +109,20 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
 
   void Run();
   void Read();
-  void Flush();
+  // Writes what is ready. False when something is left that waits for the socket.
+  bool Flush();
+  void OnAllWritten();
+  void OnWriteFailed();
   // Parses what is buffered. True: a request (or a reply to a bad one) came out of it.
   bool ParseRequest();
+  // The head is there: whether its body is wanted. If not, it was answered.
+  bool AcceptHead();
   void Dispatch();
+  // Lines about this request's caller and origin, for the reply's head.
+  std::function<void(std::string&)> HeadersOf(std::string_view origin) const;
+  void AnswerPreflight(std::string_view origin);
+  // Whoever keeps sending requests without a good key is heard a few times a second only.
+  bool Throttled() const;
   void Refuse(absl::Status error);
   void FinishExchange(int status);
   void BeginLinger();
@@ -90,16 +133,25 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
 
   ServerShared& shared_;
   ConnectionHost& host_;
+  const std::string peer_;
   const std::unique_ptr<Transport> transport_;
-  Waker waker_;
+  const std::shared_ptr<WakeTarget> wake_target_;
+  ConnectionList::Link link_;
+  bool listed_idle_ = false;
 
   std::vector<char> input_;
   size_t input_begin_ = 0;
   size_t input_end_ = 0;
   std::unique_ptr<Parser> parser_;  // of the request that is being read
+  absl::StatusOr<std::string> path_ = absl::UnknownError("not read");
+  std::shared_ptr<const Caller> caller_;
+  uint64_t skip_ = 0;      // bytes of a refused request's body that are still to come
+  uint32_t refusals_ = 0;  // in a row
+  int64_t throttled_until_ns_ = 0;
   std::unique_ptr<Task> task_;
+  std::unique_ptr<Task> finished_task_;  // until its reply is written
   ResponseWriter writer_;
-  std::string output_;  // being written
+  std::string output_;  // what the socket has not taken yet
   size_t written_ = 0;
 
   Phase phase_ = Phase::kHandshake;

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "server/core/gate.h"
 #include "server/http/response_writer.h"
 
 namespace reticle::server::http {
@@ -17,9 +19,14 @@ struct HttpRequest {
   std::string method;
   std::string path;  // percent-decoded, without the query
   std::string body;
-  std::string timeout_ms;       // the x-request-timeout-ms header; may be empty
-  std::string if_none_match;    // headers of the same name; may be empty
-  std::string accept_encoding;  // likewise
+  std::string timeout_ms;                // the x-request-timeout-ms header; may be empty
+  std::string authorization;             // that header; may be empty
+  std::string origin;                    // likewise: a page in a browser asks
+  std::string if_none_match;             // headers of the same name; may be empty
+  std::string accept_encoding;           // likewise
+  std::string content_type;              // likewise
+  std::string peer;                      // the client's network address
+  std::shared_ptr<const Caller> caller;  // null for servers without accounts, and open paths
   std::string request_id;
   int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
 };
@@ -42,13 +49,28 @@ class Task {
   // or more; it is not called while the buffer is that full, which is how a slow client holds back
   // its own stream.
   virtual Progress Produce(ResponseWriter& writer, size_t budget) = 0;
+  // All that was produced so far is the socket's, since `now_ns` on the server's clock.
+  virtual void OnHandedOver(int64_t now_ns) {}
   // Whether the work is to be given up as soon as the client closes its side.
   virtual bool abandon_on_disconnect() const { return false; }
+};
+
+// A reply that needs no body of the request and no thought.
+struct Refusal {
+  int status = 401;
+  std::string body;  // JSON
 };
 
 class Handler {
  public:
   virtual ~Handler() = default;
+  // Called when a request's head is there, before its body is read: whether whoever sent it may use
+  // `path`. Sets `caller` when a key was needed and is good. Thread-safe and quick.
+  virtual std::optional<Refusal> AuthorizeHead(std::string_view method, std::string_view path,
+                                               std::string_view authorization,
+                                               std::shared_ptr<const Caller>& caller) {
+    return std::nullopt;
+  }
   // Thread-safe: called from every I/O thread.
   virtual std::unique_ptr<Task> Start(HttpRequest request, Waker waker) = 0;
   // The pattern of the route that answers `path`, for metrics; "unmatched".

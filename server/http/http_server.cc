@@ -1,5 +1,6 @@
 #include "server/http/http_server.h"
 
+#include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -63,11 +64,11 @@ absl::Status HttpOptions::Validate() const {
 }
 
 struct HttpServer::Impl {
-  Impl(const HttpOptions& options, ServerContext& context)
+  Impl(const HttpOptions& options, ServerContext& context, Handler* handler)
       : workers(options.worker_threads, kQueuedPreparations), api(context, workers) {
     shared.options = options;
     shared.context = &context;
-    shared.handler = &api;
+    shared.handler = handler != nullptr ? handler : &api;
   }
 
   ~Impl() {
@@ -94,6 +95,7 @@ struct HttpServer::Impl {
   std::unique_ptr<tcp::acceptor> acceptor;           // on the first thread
   std::unique_ptr<boost::asio::steady_timer> pause;  // likewise
   size_t next_thread = 0;                            // likewise
+  std::atomic<size_t> next_task_thread{0};
   uint16_t port = 0;
 };
 
@@ -155,9 +157,15 @@ void HttpServer::Impl::OnAccepted(error_code error, tcp::socket socket, IoThread
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions& options,
                                                               ServerContext& context) {
+  return Start(options, context, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions& options,
+                                                              ServerContext& context,
+                                                              Handler* handler) {
   RETURN_IF_ERROR(options.Validate());
   std::unique_ptr<HttpServer> server(new HttpServer);
-  server->impl_ = std::make_unique<Impl>(options, context);
+  server->impl_ = std::make_unique<Impl>(options, context, handler);
   Impl& impl = *server->impl_;
   if (!options.tls_cert.empty()) {
     ASSIGN_OR_RETURN(impl.tls, TlsContext::Create(options.tls_cert, options.tls_key));
@@ -193,5 +201,14 @@ void HttpServer::BeginDrain() {
 
 int64_t HttpServer::busy() const { return impl_->shared.busy.load(); }
 int64_t HttpServer::open_connections() const { return impl_->shared.open.load(); }
+
+void HttpServer::Attach(LoopTask& task) {
+  const size_t index = impl_->next_task_thread.fetch_add(1);
+  impl_->threads[index % impl_->threads.size()]->Attach(task);
+}
+
+void HttpServer::Detach(LoopTask& task) {
+  for (const auto& thread : impl_->threads) thread->Detach(task);
+}
 
 }  // namespace reticle::server::http

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/core/front.h"
+#include "server/core/loop_task.h"
 #include "server/core/server_context.h"
 
 namespace reticle::server::http {
@@ -28,20 +30,31 @@ struct HttpOptions {
   int64_t write_timeout_ms = 30'000;  // without progress in writing: the client reads nothing
   // Formatted bytes that may wait for a slow client before its stream is held back.
   size_t max_unsent_bytes = size_t{64} << 10;
+  // Origins whose pages may call this server ("https://example.org", or "*" for all); none: CORS is
+  // off.
+  std::vector<std::string> cors_origins;
   // PEM files; both or neither. With them every connection is TLS (1.2 or later).
   std::string tls_cert;
   std::string tls_key;
+  // What the connections are called in metrics.
+  std::string front = "http";
 
   absl::Status Validate() const;
 };
 
+class Handler;
+
 // Thread-safe but for construction and destruction.
-class HttpServer : public Front {
+class HttpServer : public Front, public LoopHost {
  public:
   // Binds, listens and starts the threads. `context` must outlive the server. INVALID_ARGUMENT for
   // options, UNAVAILABLE naming the address when it cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
                                                            ServerContext& context);
+  // The same with another API than the public one; `handler` must outlive the server.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const HttpOptions& options,
+                                                           ServerContext& context,
+                                                           Handler* handler);
   // Closes every connection, cancels what runs, joins the threads.
   ~HttpServer() override;
   HttpServer(const HttpServer&) = delete;
@@ -55,6 +68,9 @@ class HttpServer : public Front {
   // Connections with a request that is not yet answered to the last byte.
   int64_t busy() const override;
   int64_t open_connections() const;
+  // Tasks are spread over the I/O threads in the order in which they come.
+  void Attach(LoopTask& task) override;
+  void Detach(LoopTask& task) override;
 
  private:
   HttpServer();

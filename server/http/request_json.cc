@@ -79,6 +79,8 @@ absl::Status ReadStreamOptions(std::string_view name, const Json& value, Draft& 
       RETURN_IF_ERROR(ReadBool(field, member.value, draft.body.include_usage));
     } else if (member.key == "continuous_usage_stats") {
       RETURN_IF_ERROR(ReadBool(field, member.value, draft.body.continuous_usage_stats));
+    } else if (member.key == "merge_events") {
+      RETURN_IF_ERROR(ReadBool(field, member.value, draft.body.params.merge_events));
     } else if (member.key == "include_obfuscation") {
       RETURN_IF_ERROR(RefuseTrue(field, member.value, draft));
     } else {
@@ -228,6 +230,7 @@ constexpr DraftField kCommonFields[] = {
     RETICLE_PARAM(prompt_logprobs, ReadInt),
     RETICLE_PARAM(skip_special_tokens, ReadBool),
     RETICLE_PARAM(priority, ReadInt),
+    RETICLE_PARAM(service_tier, ReadString),
     {"add_special_tokens",
      [](std::string_view name, const Json& value, Draft& draft) {
        bool add = false;
@@ -243,7 +246,6 @@ constexpr DraftField kCommonFields[] = {
     {"user", IgnoreString},
     {"metadata", IgnoreObject},
     {"store", IgnoreBool},
-    {"service_tier", IgnoreString},
     {"safety_identifier", IgnoreString},
     {"prompt_cache_key", IgnoreString},
     {"prompt_cache_retention", IgnoreString},

@@ -15,7 +15,7 @@ using testing::Pair;
 TEST(RequestJsonTest, EveryFieldOfACompletion) {
   const auto body = ParseCompletionBody(R"({
     "model": "m", "prompt": "p", "stream": true,
-    "stream_options": {"include_usage": true, "continuous_usage_stats": true},
+    "stream_options": {"include_usage": true, "continuous_usage_stats": true, "merge_events": true},
     "temperature": 0.5, "top_p": 0.25, "top_k": 3, "min_p": 0.125, "frequency_penalty": 1,
     "presence_penalty": -1, "repetition_penalty": 1.5, "seed": -7, "logit_bias": {"5": -100},
     "max_tokens": 9, "min_tokens": 2, "stop": "s", "stop_token_ids": [1, 2], "ignore_eos": true,

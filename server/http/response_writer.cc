@@ -56,6 +56,7 @@ void ResponseWriter::Head(int status, std::string_view content_type,
     buffer_.append("\r\nConnection: keep-alive");
   }
   buffer_.append("\r\n").append(extra_headers);
+  if (terms_.headers) terms_.headers(buffer_);
 }
 
 void ResponseWriter::Send(int status, std::string_view content_type, std::string_view body,
@@ -70,11 +71,7 @@ void ResponseWriter::Send(int status, std::string_view content_type, std::string
 void ResponseWriter::SendError(const absl::Status& error, std::string_view extra_headers) {
   const ErrorInfo info = DescribeError(error);
   std::string headers(extra_headers);
-  if (info.retry_after_s > 0) {
-    headers.append("Retry-After: ");
-    AppendInt(headers, info.retry_after_s);
-    headers.append("\r\n");
-  }
+  AppendRetryAfter(headers, info);
   std::string body;
   AppendErrorJson(body, error);
   Send(info.http_status, "application/json", body, headers);
@@ -110,6 +107,15 @@ void ResponseWriter::EndChunk() {
 void ResponseWriter::EndStream() {
   if (!terms_.http_1_0) buffer_.append("0\r\n\r\n");
   streaming_ = false;
+}
+
+void AppendRetryAfter(std::string& out, const ErrorInfo& info) {
+  if (info.retry_after_s == 0) return;
+  out.append("Retry-After: ");
+  AppendInt(out, info.retry_after_s);
+  out.append("\r\nretry-after-ms: ");
+  AppendInt(out, info.retry_after_ms);
+  out.append("\r\n");
 }
 
 void AppendErrorJson(std::string& out, const absl::Status& error) {

@@ -3,10 +3,12 @@
 #define RETICLE_SERVER_HTTP_RESPONSE_WRITER_H_
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "server/core/error.h"
 
 namespace reticle::server::http {
 
@@ -16,6 +18,8 @@ struct ReplyTerms {
   bool head = false;  // the body is announced but not sent
   bool keep_alive = true;
   std::string request_id;
+  // Appends further header lines when the head is written; may be empty.
+  std::function<void(std::string&)> headers;
 };
 
 // One per connection, Begin()-ed for each request. Either Send/SendError once, or BeginStream, any
@@ -60,6 +64,8 @@ class ResponseWriter {
   size_t chunk_begin_ = 0;
 };
 
+// The header lines Retry-After (seconds) and retry-after-ms; nothing when `info` has no such time.
+void AppendRetryAfter(std::string& out, const ErrorInfo& info);
 // {"error":{"message":..,"type":..,"param":..,"code":..}}
 void AppendErrorJson(std::string& out, const absl::Status& error);
 

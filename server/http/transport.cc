@@ -1,11 +1,15 @@
 #include "server/http/transport.h"
 
+#include <sys/socket.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/ssl/stream.hpp>
+#include <cerrno>
 #include <utility>
 
 #include "base/status.h"
+#include "server/http/operation_memory.h"
 
 namespace reticle::server::http {
 namespace {
@@ -21,14 +25,25 @@ class TcpTransport : public Transport {
     asio::post(socket_.get_executor(), [events = std::move(events)] { events->OnHandshake({}); });
   }
   void ReadSome(asio::mutable_buffer buffer, Events events) override {
-    socket_.async_read_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
-      events->OnRead(error, bytes);
-    });
+    socket_.async_read_some(
+        buffer, KeptIn(read_memory_, [events = std::move(events)](error_code error, size_t bytes) {
+          events->OnRead(error, bytes);
+        }));
+  }
+  size_t TryWrite(asio::const_buffer buffer, error_code& error) override {
+    const ssize_t sent =
+        ::send(socket_.native_handle(), buffer.data(), buffer.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) return static_cast<size_t>(sent);
+    if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+      error.assign(errno, boost::system::system_category());
+    }
+    return 0;
   }
   void WriteSome(asio::const_buffer buffer, Events events) override {
-    socket_.async_write_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
-      events->OnWritten(error, bytes);
-    });
+    socket_.async_write_some(
+        buffer, KeptIn(write_memory_, [events = std::move(events)](error_code error, size_t bytes) {
+          events->OnWritten(error, bytes);
+        }));
   }
   void ShutdownSend(Events) override {
     error_code ignored;
@@ -40,6 +55,8 @@ class TcpTransport : public Transport {
   }
 
  private:
+  OperationMemory read_memory_;
+  OperationMemory write_memory_;
   asio::ip::tcp::socket socket_;
 };
 
@@ -58,6 +75,7 @@ class TlsTransport : public Transport {
       events->OnRead(error, bytes);
     });
   }
+  size_t TryWrite(asio::const_buffer, error_code&) override { return 0; }
   void WriteSome(asio::const_buffer buffer, Events events) override {
     stream_.async_write_some(buffer, [events = std::move(events)](error_code error, size_t bytes) {
       events->OnWritten(error, bytes);

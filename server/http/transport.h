@@ -30,6 +30,9 @@ class Transport {
   virtual ~Transport() = default;
   virtual void Handshake(Events events) = 0;
   virtual void ReadSome(boost::asio::mutable_buffer buffer, Events events) = 0;
+  // Writes what the socket takes at once, which may be nothing, without a call-back. Only when no
+  // write is under way.
+  virtual size_t TryWrite(boost::asio::const_buffer buffer, boost::system::error_code& error) = 0;
   virtual void WriteSome(boost::asio::const_buffer buffer, Events events) = 0;
   // Tells the peer that nothing more comes. What it still sends can be read. `events` is kept alive
   // until that is done, but not called.

@@ -67,8 +67,10 @@ void EngineMetrics::OnRejected(const absl::Status& status) {
   }
 }
 
-void EngineMetrics::Collect(const Identity& identity,
-                            std::vector<prometheus::MetricFamily>& families) const {
+void EngineMetrics::Collect(const Identity& identity, const DeviceSnapshot& device, int64_t now_ns,
+                            std::vector<prometheus::MetricFamily>& families) {
+  device_.Collect({"model_name", identity.model_name}, identity.device, identity.card, device,
+                  running_.load(std::memory_order_relaxed), now_ns, families);
   FamilyWriter out(families, {{"model_name", identity.model_name}, {"engine", identity.engine}});
   const double waiting = waiting_.load(std::memory_order_relaxed);
   const uint32_t blocks = kv_blocks_total_.load(std::memory_order_relaxed);
@@ -87,7 +89,9 @@ void EngineMetrics::Collect(const Identity& identity,
             {"engine", identity.engine}});
   out.Info("vllm:lora_requests_info", "Adapters in use; the value is the Unix time.",
            static_cast<double>(UnixSeconds()),
-           {{"max_lora", "0"}, {"waiting_lora_adapters", ""}, {"running_lora_adapters", ""}});
+           {{"max_lora", std::to_string(device.max_adapters)},
+            {"waiting_lora_adapters", ""},
+            {"running_lora_adapters", device.adapters}});
 
   out.Count("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
             prefix_cache_queries_.value());

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "scheduler/engine_probe.h"
+#include "server/metrics/device_metrics.h"
 #include "server/metrics/histogram.h"
 
 namespace reticle::server {
@@ -22,6 +23,8 @@ class EngineMetrics final : public scheduler::EngineProbe {
     std::string model_name;
     std::string engine;            // "0", "1", ...
     uint32_t kv_block_tokens = 0;  // for vllm:cache_config_info
+    std::string device;            // "taalas-hc1"
+    std::string card;              // "0", "1", ...
   };
   EngineMetrics() = default;
 
@@ -34,14 +37,20 @@ class EngineMetrics final : public scheduler::EngineProbe {
   void OnPreemption() override;
   void OnFinished(const scheduler::Request& request, const scheduler::SequenceEnd& end) override;
   void OnRejected(const absl::Status& status) override;
+  void OnDeviceLost(bool hung) override { device_.OnLost(hung); }
+  void OnDeviceReset(bool succeeded) override { device_.OnReset(succeeded); }
+  void OnFailover(uint32_t sequences) override { device_.OnFailover(sequences); }
 
   // Takes the gauges at the moment of a scrape, so that an idle engine, which takes no steps, does
   // not show old ones.
   void SetGauges(const scheduler::EngineGauges& gauges);
-  // Appends this engine's series. Families of the same name are merged by the caller.
-  void Collect(const Identity& identity, std::vector<prometheus::MetricFamily>& families) const;
+  // Appends this engine's series and its device's. Families of the same name are merged by the
+  // caller.
+  void Collect(const Identity& identity, const DeviceSnapshot& device, int64_t now_ns,
+               std::vector<prometheus::MetricFamily>& families);
 
  private:
+  DeviceMetrics device_;
   std::atomic<uint32_t> running_{0};
   std::atomic<uint32_t> waiting_{0};
   std::atomic<uint32_t> kv_blocks_total_{0};

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -68,7 +69,7 @@ MetricsExporter::MetricsExporter(std::string version)
 
 EngineMetrics& MetricsExporter::AddEngine() {
   MutexLock lock(mutex_);
-  engines_.push_back({std::make_unique<EngineMetrics>(), std::nullopt, nullptr});
+  engines_.push_back({std::make_unique<EngineMetrics>(), std::nullopt, nullptr, nullptr});
   return *engines_.back().metrics;
 }
 
@@ -81,18 +82,22 @@ MetricsExporter::Engine& MetricsExporter::Find(EngineMetrics& engine) {
 }
 
 void MetricsExporter::Publish(EngineMetrics& engine, EngineMetrics::Identity identity,
-                              std::function<scheduler::EngineGauges()> gauges) {
+                              std::function<scheduler::EngineGauges()> gauges,
+                              std::function<DeviceSnapshot()> device) {
   MutexLock lock(mutex_);
   // So that a model's series are there, at zero, before its first request.
   ForModel(identity.model_name);
   Engine& entry = Find(engine);
   entry.identity = std::move(identity);
   entry.gauges = std::move(gauges);
+  entry.device = std::move(device);
 }
 
 void MetricsExporter::Retire(EngineMetrics& engine) {
   MutexLock lock(mutex_);
-  Find(engine).gauges = nullptr;
+  Engine& entry = Find(engine);
+  entry.gauges = nullptr;
+  entry.device = nullptr;
 }
 
 MetricsExporter::ModelMetrics& MetricsExporter::ForModel(std::string_view model) {
@@ -133,6 +138,46 @@ void MetricsExporter::OnRequestFinished(const RequestRecord& record) {
 void MetricsExporter::OnRequestRefused(std::string_view model, int code) {
   MutexLock lock(mutex_);
   ++refused_[{std::string(model), code}];
+}
+
+void MetricsExporter::OnTokensHandedOver(const AddedLatency& added) {
+  for (size_t i = 0; i < AddedLatency::kBuckets; ++i) {
+    if (added.buckets[i] != 0) added_.buckets[i].Add(added.buckets[i]);
+  }
+  added_.total_ns.Add(static_cast<uint64_t>(added.total_ns));
+  for (size_t i = 0; i < kLatencyStages; ++i) {
+    added_.stage_ns[i].Add(static_cast<uint64_t>(added.stage_ns[i]));
+  }
+}
+
+void MetricsExporter::CollectAddedLatency(Families& families) const {
+  prometheus::ClientMetric metric;
+  uint64_t cumulative = 0;
+  for (size_t i = 0; i < AddedLatency::kBuckets; ++i) {
+    cumulative += added_.buckets[i].value();
+    prometheus::ClientMetric::Bucket bucket;
+    bucket.cumulative_count = cumulative;
+    bucket.upper_bound = i + 1 < AddedLatency::kBuckets
+                             ? static_cast<double>(AddedLatency::UpperBound(i)) * 1e-9
+                             : std::numeric_limits<double>::infinity();
+    metric.histogram.bucket.push_back(bucket);
+  }
+  metric.histogram.sample_count = cumulative;
+  metric.histogram.sample_sum = static_cast<double>(added_.total_ns.value()) * 1e-9;
+  prometheus::MetricFamily family;
+  family.name = "reticle_server_added_latency_seconds";
+  family.help =
+      "Time from the device having a streamed token to its bytes being handed to the socket.";
+  family.type = prometheus::MetricType::Histogram;
+  family.metric.push_back(std::move(metric));
+  families.push_back(std::move(family));
+  FamilyWriter out(families, {});
+  for (size_t i = 0; i < kLatencyStages; ++i) {
+    out.Count("reticle_server_added_latency_stage_seconds_total",
+              "The sum of reticle_server_added_latency_seconds by where the time went.",
+              static_cast<double>(added_.stage_ns[i].value()) * 1e-9,
+              {{"stage", std::string(LatencyStageName(static_cast<LatencyStage>(i)))}});
+  }
 }
 
 void MetricsExporter::OnConnectionsChanged(std::string_view front, int64_t open) {
@@ -205,12 +250,32 @@ Families MetricsExporter::CollectServer() const {
     out.Gauge("reticle_connections", "Connections open now.", static_cast<double>(open),
               {{"front", front}});
   }
+  CollectAddedLatency(families);
+  out.Count("reticle_keys_refused_total", "Requests without a key that is good.",
+            static_cast<double>(keys_refused_.load(std::memory_order_relaxed)));
+  for (const auto& [key, count] : quota_refused_) {
+    out.Count("reticle_quota_refused_total", "Requests beyond a limit of their tier.",
+              static_cast<double>(count), {{"tier", key.first}, {"limit", key.second}});
+  }
+  out.Gauge("reticle_quota_degraded", "1: quotas should be shared, but this process counts alone.",
+            quota_degraded_.load(std::memory_order_relaxed) ? 1 : 0);
   out.Gauge("reticle_build_info", "The version that runs.", 1, {{"version", version_}});
   out.Count("process_cpu_seconds_total", "CPU time used.", CpuSeconds());
   out.Gauge("process_resident_memory_bytes", "Memory resident.", ResidentBytes());
   out.Gauge("process_start_time_seconds", "Start, since the Unix epoch.",
             static_cast<double>(start_unix_s_));
   return families;
+}
+
+void MetricsExporter::OnKeyRefused() { keys_refused_.fetch_add(1, std::memory_order_relaxed); }
+
+void MetricsExporter::OnQuotaRefused(std::string_view tier, std::string_view limit) {
+  MutexLock lock(mutex_);
+  ++quota_refused_[{std::string(tier), std::string(limit)}];
+}
+
+void MetricsExporter::OnQuotaDegraded(bool degraded) {
+  quota_degraded_.store(degraded, std::memory_order_relaxed);
 }
 
 std::string MetricsExporter::Render() const {
@@ -220,7 +285,8 @@ std::string MetricsExporter::Render() const {
     for (const Engine& engine : engines_) {
       if (!engine.identity.has_value()) continue;
       if (engine.gauges) engine.metrics->SetGauges(engine.gauges());
-      engine.metrics->Collect(*engine.identity, families);
+      engine.metrics->Collect(*engine.identity, engine.device ? engine.device() : DeviceSnapshot(),
+                              Clock::Monotonic().NowNanos(), families);
     }
     Families server = CollectServer();
     std::move(server.begin(), server.end(), std::back_inserter(families));

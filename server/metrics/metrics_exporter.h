@@ -3,6 +3,7 @@
 #ifndef RETICLE_SERVER_METRICS_METRICS_EXPORTER_H_
 #define RETICLE_SERVER_METRICS_METRICS_EXPORTER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -32,10 +33,11 @@ class MetricsExporter final : public ServerProbe {
   // Adds an engine; the result is its probe and lives as long as this. Its series appear with
   // Publish, when the model behind it is known.
   EngineMetrics& AddEngine();
-  // `gauges` is called at each scrape, so that an idle engine, which takes no steps, shows its
-  // present state. It must stay callable until Retire.
+  // `gauges` and `device` are called at each scrape, so that an idle engine, which takes no steps,
+  // shows its present state. They must stay callable until Retire.
   void Publish(EngineMetrics& engine, EngineMetrics::Identity identity,
-               std::function<scheduler::EngineGauges()> gauges);
+               std::function<scheduler::EngineGauges()> gauges,
+               std::function<DeviceSnapshot()> device);
   // The engine is going; its counts stay visible.
   void Retire(EngineMetrics& engine);
 
@@ -48,6 +50,10 @@ class MetricsExporter final : public ServerProbe {
   void OnChoiceFinished(std::string_view model, Outcome outcome) override;
   void OnRequestFinished(const RequestRecord& record) override;
   void OnRequestRefused(std::string_view model, int code) override;
+  void OnKeyRefused() override;
+  void OnQuotaRefused(std::string_view tier, std::string_view limit) override;
+  void OnQuotaDegraded(bool degraded) override;
+  void OnTokensHandedOver(const AddedLatency& added) override;
   void OnConnectionsChanged(std::string_view front, int64_t open) override;
 
  private:
@@ -55,6 +61,7 @@ class MetricsExporter final : public ServerProbe {
     std::unique_ptr<EngineMetrics> metrics;
     std::optional<EngineMetrics::Identity> identity;
     std::function<scheduler::EngineGauges()> gauges;
+    std::function<DeviceSnapshot()> device;
   };
   // Histograms of one model's requests.
   struct ModelMetrics {
@@ -74,7 +81,16 @@ class MetricsExporter final : public ServerProbe {
   static void CollectModels(const Models& models, FamilyWriter& out);
   std::vector<prometheus::MetricFamily> CollectServer() const RETICLE_REQUIRES(mutex_);
 
+  // What the server added to each streamed token.
+  struct AddedLatencyTotals {
+    Counter buckets[AddedLatency::kBuckets];
+    Counter total_ns;
+    Counter stage_ns[kLatencyStages];
+  };
+  void CollectAddedLatency(std::vector<prometheus::MetricFamily>& families) const;
+
   const std::string version_;
+  AddedLatencyTotals added_;
   const int64_t start_unix_s_;
 
   mutable Mutex mutex_;
@@ -87,6 +103,10 @@ class MetricsExporter final : public ServerProbe {
   Models models_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::pair<std::string, int>, uint64_t> refused_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::string, int64_t> connections_ RETICLE_GUARDED_BY(mutex_);
+  std::atomic<uint64_t> keys_refused_{0};
+  std::atomic<bool> quota_degraded_{false};
+  std::map<std::pair<std::string, std::string>, uint64_t> quota_refused_
+      RETICLE_GUARDED_BY(mutex_);  // by tier, limit
 };
 
 }  // namespace reticle::server

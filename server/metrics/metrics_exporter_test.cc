@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <map>
 #include <set>
 #include <sstream>
@@ -26,11 +27,32 @@ double Sample(const std::string& text, const std::string& series) {
 
 class MetricsExporterTest : public ::testing::Test {
  protected:
-  MetricsExporterTest() { exporter_.Publish(engine_, {"house", "0", 16}, nullptr); }
+  MetricsExporterTest() {
+    exporter_.Publish(engine_, {"house", "0", 16, "cpu", "0"}, nullptr, nullptr);
+  }
 
   MetricsExporter exporter_{"1.2.3"};
   EngineMetrics& engine_ = exporter_.AddEngine();
 };
+
+TEST_F(MetricsExporterTest, AddedLatencyIsAHistogramAndASumForEachStage) {
+  AddedLatency added;
+  added.tokens = 3;
+  added.total_ns = 14'000;
+  added.stage_ns = {1000, 2000, 3000, 4000, 4000};
+  added.buckets[AddedLatency::Bucket(1'000)] = 1;
+  added.buckets[AddedLatency::Bucket(6'500)] = 2;
+  exporter_.OnTokensHandedOver(added);
+  exporter_.OnTokensHandedOver(added);
+  const std::string text = exporter_.Render();
+  const std::string name = "reticle_server_added_latency_seconds";
+  EXPECT_EQ(Sample(text, name + "_count"), 6);
+  EXPECT_DOUBLE_EQ(Sample(text, name + "_sum"), 28e-6);
+  EXPECT_EQ(Sample(text, name + "_bucket{le=\"1.024e-06\"}"), 2);
+  EXPECT_EQ(Sample(text, name + "_bucket{le=\"+Inf\"}"), 6);
+  EXPECT_DOUBLE_EQ(
+      Sample(text, "reticle_server_added_latency_stage_seconds_total{stage=\"hand_over\"}"), 6e-6);
+}
 
 TEST_F(MetricsExporterTest, GaugesAreReadAtTheScrapeSoThatAnIdleEngineIsNotStale) {
   engine_.OnStep(10, 2, {.running = 3, .waiting = 4, .kv_blocks_total = 8, .kv_blocks_used = 2});
@@ -39,11 +61,55 @@ TEST_F(MetricsExporterTest, GaugesAreReadAtTheScrapeSoThatAnIdleEngineIsNotStale
   EXPECT_EQ(Sample(text, R"(vllm:num_requests_waiting{model_name="house",engine="0"})"), 4);
   EXPECT_EQ(Sample(text, R"(vllm:kv_cache_usage_perc{model_name="house",engine="0"})"), 0.25);
 
-  exporter_.Publish(engine_, {"house", "0", 16},
-                    [] { return scheduler::EngineGauges{.kv_blocks_total = 8}; });
+  exporter_.Publish(
+      engine_, {"house", "0", 16, "cpu", "0"},
+      [] { return scheduler::EngineGauges{.kv_blocks_total = 8}; }, nullptr);
   text = exporter_.Render();
   EXPECT_EQ(Sample(text, R"(vllm:num_requests_running{model_name="house",engine="0"})"), 0);
   EXPECT_EQ(Sample(text, R"(vllm:kv_cache_usage_perc{model_name="house",engine="0"})"), 0);
+}
+
+TEST_F(MetricsExporterTest, DevicesAreShown) {
+  EngineMetrics& engine = exporter_.AddEngine();
+  DeviceSnapshot device;
+  device.state = scheduler::DeviceState::kFenced;
+  device.health = RETICLE_HEALTH_DEGRADED;
+  device.full_speed = 4;
+  device.max_adapters = 3;
+  device.adapters = "a,b";
+  device.stats.emplace();
+  device.stats->power_watts = 180;
+  device.stats->energy_uj = 2'500'000;
+  device.stats->temperature_celsius = std::numeric_limits<double>::quiet_NaN();
+  device.stats->slowdown_ratio = 1.5;
+  device.stats->link_errors = 7;
+  engine.OnDeviceLost(/*hung=*/true);
+  engine.OnDeviceReset(/*succeeded=*/false);
+  engine.OnDeviceReset(/*succeeded=*/true);
+  engine.OnFailover(5);
+  exporter_.Publish(
+      engine, {"house", "1", 0, "taalas-hc1", "7"},
+      [] { return scheduler::EngineGauges{.running = 2}; }, [&device] { return device; });
+  const std::string text = exporter_.Render();
+  const std::string labels = R"({device="taalas-hc1",card="7",model_name="house")";
+  const auto sample = [&](const std::string& name, const std::string& more = "") {
+    return Sample(text, name + labels + more + "}");
+  };
+  EXPECT_EQ(sample("reticle_device_state", R"(,state="fenced")"), 1);
+  EXPECT_EQ(sample("reticle_device_state", R"(,state="ready")"), 0);
+  EXPECT_EQ(sample("reticle_device_healthy"), 0.5);
+  EXPECT_EQ(sample("reticle_device_occupancy"), 0.5);
+  EXPECT_EQ(sample("reticle_device_losses_total", R"(,kind="hung")"), 1);
+  EXPECT_EQ(sample("reticle_device_losses_total", R"(,kind="failed")"), 0);
+  EXPECT_EQ(sample("reticle_device_resets_total", R"(,result="ok")"), 1);
+  EXPECT_EQ(sample("reticle_device_failovers_total"), 5);
+  EXPECT_EQ(sample("reticle_device_power_watts"), 180);
+  EXPECT_EQ(sample("reticle_device_energy_joules_total"), 2.5);
+  EXPECT_EQ(sample("reticle_device_temperature_celsius"), 0) << "not measured";
+  EXPECT_EQ(sample("reticle_device_errors_total", R"(,kind="link")"), 7);
+  EXPECT_EQ(sample("reticle_emulation_slowdown_ratio"), 1.5);
+  EXPECT_THAT(text, testing::HasSubstr(R"(max_lora="3",waiting_lora_adapters="",)"
+                                       R"(running_lora_adapters="a,b")"));
 }
 
 TEST_F(MetricsExporterTest, TokensAndGapsAreCounted) {
@@ -111,7 +177,7 @@ TEST_F(MetricsExporterTest, HttpRequestsByHandlerMethodAndStatus) {
 }
 
 TEST_F(MetricsExporterTest, EveryFamilyStandsOnceAlsoWithSeveralEngines) {
-  exporter_.Publish(exporter_.AddEngine(), {"house", "1", 16}, nullptr);
+  exporter_.Publish(exporter_.AddEngine(), {"house", "1", 16, "cpu", "1"}, nullptr, nullptr);
   exporter_.AddEngine();  // not published: shows nothing
   exporter_.OnHttpRequest("/metrics", "GET", 200, 1);
   exporter_.OnGrpcRequest("Generate", 0, 1);

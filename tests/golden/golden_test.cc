@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "backends/cpu/aligned_memory.h"
-#include "backends/cpu/forward.h"
-#include "backends/cpu/kernels.h"
-#include "backends/cpu/kv_cache.h"
-#include "backends/cpu/model.h"
-#include "backends/cpu/targets_for_test.h"
-#include "backends/cpu/thread_pool.h"
+#include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/forward.h"
+#include "backends/kernels/kernels.h"
+#include "backends/kernels/kv_cache.h"
+#include "backends/kernels/model.h"
+#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/thread_pool.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/gguf.h"
@@ -22,15 +22,15 @@
 namespace reticle::golden {
 namespace {
 
-using backends::cpu::BatchToken;
-using backends::cpu::Forward;
-using backends::cpu::KvGeometry;
-using backends::cpu::KvType;
-using backends::cpu::Model;
-using backends::cpu::ScopedTarget;
-using backends::cpu::SupportedTargets;
-using backends::cpu::Target;
-using backends::cpu::ThreadPool;
+using backends::kernels::BatchToken;
+using backends::kernels::Forward;
+using backends::kernels::KvGeometry;
+using backends::kernels::KvType;
+using backends::kernels::Model;
+using backends::kernels::ScopedTarget;
+using backends::kernels::SupportedTargets;
+using backends::kernels::Target;
+using backends::kernels::ThreadPool;
 
 // Logits behind the expected positions, in their order.
 std::vector<std::vector<float>> Compute(const GoldenCase& c, KvType kv_type, uint32_t chunk,
@@ -49,7 +49,7 @@ std::vector<std::vector<float>> Compute(const GoldenCase& c, KvType kv_type, uin
   // Blocks in reverse order: a table that is read wrongly does not pass.
   std::vector<uint32_t> blocks((c.tokens + 31) / 32);
   std::iota(blocks.rbegin(), blocks.rend(), 0u);
-  auto memory = backends::cpu::AlignedMemory::Allocate(blocks.size() * kv.block_bytes());
+  auto memory = backends::kernels::AlignedMemory::Allocate(blocks.size() * kv.block_bytes());
   EXPECT_TRUE(memory.ok());
   auto forward = Forward::Create(**model, pool, kv, memory->data(),
                                  {.max_tokens = chunk, .max_logit_rows = std::min(chunk, 8u)});
@@ -124,7 +124,7 @@ TEST(GoldenTest, LogitsAgreeWithTheReferenceOnEveryTarget) {
       for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kQ8_0}) {
         if (kv == KvType::kQ8_0 && c.head_dim % 32 != 0) continue;
         const double error = WorstError(c, Compute(c, kv, 16, 1));
-        EXPECT_LT(error, Limit(c, kv)) << backends::cpu::KernelTarget() << " " << c.name;
+        EXPECT_LT(error, Limit(c, kv)) << backends::kernels::KernelTarget() << " " << c.name;
       }
     }
   }
@@ -167,7 +167,7 @@ TEST(GoldenTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
       const ScopedTarget scoped(target);
       const auto logits = Compute(c, KvType::kQ8_0, 16, 1);
       if (first.empty()) first = logits;
-      EXPECT_EQ(logits, first) << c.name << " " << backends::cpu::KernelTarget();
+      EXPECT_EQ(logits, first) << c.name << " " << backends::kernels::KernelTarget();
     }
   }
 }

@@ -20,7 +20,9 @@ class Server:
 
     def __init__(self, *arguments, wait=True, fake=True):
         self.folder = tempfile.TemporaryDirectory()
-        command = [os.environ["RETICLE"], "serve", "--http", "0", "--grpc", "none"]
+        command = [os.environ["RETICLE"], "serve", "--http", "0"]
+        if "--grpc" not in arguments:
+            command += ["--grpc", "none"]
         if fake:
             model = os.path.join(self.folder.name, "tiny.gguf")
             tiny_gguf.write(model)

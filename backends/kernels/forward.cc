@@ -1,0 +1,318 @@
+#include "backends/kernels/forward.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backends/kernels/attention.h"
+#include "base/check.h"
+
+namespace reticle::backends::kernels {
+namespace {
+
+using models::LlamaConfig;
+
+constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Hands out parts of a memory block at multiples of 64 bytes; with a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  T* Take(size_t count) {
+    T* part = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
+    used_ += RoundUp(count * sizeof(T), 64);
+    return part;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* const base_;
+  size_t used_ = 0;
+};
+
+bool NeedsInts(std::initializer_list<const PackedMatrix*> consumers) {
+  return std::any_of(consumers.begin(), consumers.end(),
+                     [](const PackedMatrix* m) { return !IsFloatFormat(m->format); });
+}
+
+}  // namespace
+
+size_t Forward::LayOut(const LlamaConfig& config, const Options& options, size_t threads,
+                       size_t scratch_floats, std::byte* base) {
+  Carver carver(base);
+  const size_t rows = options.max_tokens;
+  const auto floats = [&](Buffer& buffer, size_t count, size_t width) {
+    buffer.stride = RoundUp(width, 32);
+    buffer.floats = carver.Take<float>(count * buffer.stride);
+  };
+  const auto ints = [&](Buffer& buffer, size_t count, size_t width) {
+    if (width % 32 != 0) return;
+    buffer.quantized.columns = width;
+    buffer.quantized.quants = carver.Take<int8_t>(count * width);
+    buffer.quantized.scales = carver.Take<float>(count * width / 32);
+    buffer.quantized.scaled_sums = carver.Take<float>(count * width / 32);
+    buffer.quantized.sums = carver.Take<int32_t>(count * width / 32);
+    buffer.quantized.half_sums = carver.Take<int32_t>(count * width / 16);
+  };
+  floats(residual_, rows, config.dim);
+  floats(normed_, rows, config.dim);
+  ints(normed_, rows, config.dim);
+  floats(q_, rows, config.q_dim());
+  floats(k_, rows, config.kv_dim());
+  floats(v_, rows, config.kv_dim());
+  floats(attended_, rows, config.q_dim());
+  ints(attended_, rows, config.q_dim());
+  floats(gate_, rows, config.ffn_dim);
+  ints(gate_, rows, config.ffn_dim);
+  floats(up_, rows, config.ffn_dim);
+  cosines_ = carver.Take<float>(rows * (config.head_dim / 2));
+  sines_ = carver.Take<float>(rows * (config.head_dim / 2));
+  scratch_floats_ = RoundUp(scratch_floats, 16);
+  scratch_ = carver.Take<float>(threads * scratch_floats_);
+  adapter_scratch_ = carver.Take<float>(threads * models::kMaxLoraRank);
+  logits_stride_ = RoundUp(config.vocab_size, kPanelRows);
+  logits_ = carver.Take<float>(options.max_logit_rows * logits_stride_);
+  return carver.used();
+}
+
+uint64_t Forward::MemoryBytes(const LlamaConfig& config, const Options& options) {
+  const uint64_t widths = 3 * uint64_t{RoundUp(config.dim, 32)} +
+                          3 * uint64_t{RoundUp(config.q_dim(), 32)} +
+                          2 * uint64_t{RoundUp(config.kv_dim(), 32)} +
+                          3 * uint64_t{RoundUp(config.ffn_dim, 32)} + config.head_dim;
+  return options.max_tokens * widths * 4 +
+         options.max_logit_rows * uint64_t{RoundUp(config.vocab_size, kPanelRows)} * 4;
+}
+
+absl::StatusOr<std::unique_ptr<Forward>> Forward::Create(const Model& model, ThreadPool& pool,
+                                                         const KvGeometry& kv, std::byte* kv_memory,
+                                                         const Options& options) {
+  RETICLE_CHECK(options.max_logit_rows <= options.max_tokens);
+  std::unique_ptr<Forward> forward(new Forward(model, pool, kv, kv_memory, options));
+  const size_t scratch = AttentionScratchFloats(kv, model.config().group_size());
+  const size_t bytes = forward->LayOut(model.config(), options, pool.threads(), scratch, nullptr);
+  auto memory = AlignedMemory::Allocate(bytes);
+  if (!memory.ok()) return memory.status();
+  forward->memory_ = *std::move(memory);
+  forward->LayOut(model.config(), options, pool.threads(), scratch, forward->memory_.data());
+  forward->logit_tokens_.reserve(options.max_logit_rows);
+  return forward;
+}
+
+void Forward::Run(std::span<const BatchToken> batch) {
+  RETICLE_CHECK(batch.size() <= options_.max_tokens);
+  batch_ = batch;
+  logit_tokens_.clear();
+  adapted_ = false;
+  for (size_t t = 0; t < batch.size(); ++t) {
+    adapted_ |= batch[t].adapter != nullptr;
+    if (batch[t].wants_logits) logit_tokens_.push_back(static_cast<uint32_t>(t));
+  }
+  RETICLE_CHECK(logit_tokens_.size() <= options_.max_logit_rows);
+  pool_.Run([this](int worker) { Work(worker); });
+}
+
+void Forward::Work(int worker) {
+  EmbedTokens(worker);
+  for (size_t l = 0; l < model_.layers().size(); ++l) {
+    const ModelLayer& layer = model_.layers()[l];
+    Normalize(worker, layer.attn_norm.data(), NeedsInts({&layer.q, &layer.k, &layer.v}));
+    pool_.Barrier();
+    Observe(worker, l, ForwardInput::kQkv, normed_, batch_.size());
+    ProjectQkv(worker, layer);
+    pool_.Barrier();
+    Adapt(worker, &AdapterLayer::q, l, normed_, q_);
+    Adapt(worker, &AdapterLayer::k, l, normed_, k_);
+    Adapt(worker, &AdapterLayer::v, l, normed_, v_);
+    RotateAndStore(worker, l);
+    pool_.Barrier();
+    Attend(worker, l, NeedsInts({&layer.o}));
+    pool_.Barrier();
+    Observe(worker, l, ForwardInput::kAttnOutput, attended_, batch_.size());
+    AddProduct(worker, layer.o, attended_);
+    pool_.Barrier();
+    Adapt(worker, &AdapterLayer::o, l, attended_, residual_);
+    Normalize(worker, layer.ffn_norm.data(), NeedsInts({&layer.gate, &layer.up}));
+    pool_.Barrier();
+    Observe(worker, l, ForwardInput::kGateUp, normed_, batch_.size());
+    GateAndUp(worker, layer, l);
+    pool_.Barrier();
+    Observe(worker, l, ForwardInput::kDown, gate_, batch_.size());
+    AddProduct(worker, layer.down, gate_);
+    pool_.Barrier();
+    Adapt(worker, &AdapterLayer::down, l, gate_, residual_);
+  }
+  ComputeLogits(worker);
+}
+
+// Each worker embeds the tokens that it normalises first, so no barrier lies between.
+void Forward::EmbedTokens(int worker) {
+  const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
+  const std::span<const double> frequencies = model_.rope_frequencies();
+  for (size_t t = first; t < end; ++t) {
+    model_.Embed(batch_[t].token, residual_.row(t));
+    float* cosines = cosines_ + t * frequencies.size();
+    float* sines = sines_ + t * frequencies.size();
+    for (size_t i = 0; i < frequencies.size(); ++i) {
+      const double angle = batch_[t].position * frequencies[i];
+      cosines[i] = static_cast<float>(std::cos(angle));
+      sines[i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+void Forward::Normalize(int worker, const float* weight, bool quantize) {
+  const LlamaConfig& config = model_.config();
+  const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
+  for (size_t t = first; t < end; ++t) {
+    RmsNorm(residual_.row(t), weight, config.dim, config.norm_epsilon, normed_.row(t));
+    if (quantize) QuantizeColumns(normed_.row(t), 0, config.dim, t, normed_.quantized);
+  }
+}
+
+void Forward::ProjectQkv(int worker, const ModelLayer& layer) {
+  const size_t total = layer.q.panels + layer.k.panels + layer.v.panels;
+  auto [first, end] = StaticRange(total, worker, pool_.threads());
+  const std::pair<const PackedMatrix*, const Buffer*> parts[] = {
+      {&layer.q, &q_}, {&layer.k, &k_}, {&layer.v, &v_}};
+  size_t begin = 0;  // of the part among all panels
+  for (const auto& [matrix, out] : parts) {
+    const size_t from = std::max(first, begin);
+    const size_t to = std::min(end, begin + matrix->panels);
+    if (from < to) {
+      MatMul(*matrix, from - begin, to - begin, normed_.view(), batch_.size(), out->floats,
+             out->stride, false);
+    }
+    begin += matrix->panels;
+  }
+}
+
+void Forward::RotateAndStore(int worker, size_t layer) {
+  const LlamaConfig& config = model_.config();
+  const size_t dim = config.head_dim;
+  const size_t pairs = dim / 2;
+  const size_t group = config.group_size();
+  const size_t items = batch_.size() * config.kv_heads;
+  const auto [first, end] = StaticRange(items, worker, pool_.threads());
+  for (size_t item = first; item < end; ++item) {
+    const size_t t = item / config.kv_heads;
+    const size_t head = item % config.kv_heads;
+    const float* cosines = cosines_ + t * pairs;
+    const float* sines = sines_ + t * pairs;
+    for (size_t g = 0; g < group; ++g) {
+      Rope(q_.row(t) + (head * group + g) * dim, pairs, cosines, sines);
+    }
+    float* key = k_.row(t) + head * dim;
+    Rope(key, pairs, cosines, sines);
+    WriteKv(kv_, kv_memory_, batch_[t].blocks, layer, head, batch_[t].position, key,
+            v_.row(t) + head * dim);
+  }
+}
+
+void Forward::Attend(int worker, size_t layer, bool quantize) {
+  const LlamaConfig& config = model_.config();
+  const size_t width = config.group_size() * config.head_dim;
+  const size_t items = batch_.size() * config.kv_heads;
+  // A unit is quantised by who computed it: one head's group when that is whole groups of 32, else
+  // a whole token.
+  const bool by_head = width % 32 == 0;
+  const size_t unit = by_head ? 1 : config.kv_heads;
+  float* scratch = scratch_ + worker * scratch_floats_;
+  for (size_t u = worker; u < items / unit; u += pool_.threads()) {
+    for (size_t item = u * unit; item < (u + 1) * unit; ++item) {
+      const size_t t = item / config.kv_heads;
+      const size_t head = item % config.kv_heads;
+      AttendHead(kv_, kv_memory_, batch_[t].blocks, layer, head, batch_[t].position,
+                 q_.row(t) + head * width, config.group_size(), attended_.row(t) + head * width,
+                 scratch);
+    }
+    if (!quantize) continue;
+    const size_t t = u * unit / config.kv_heads;
+    const size_t column = by_head ? u % config.kv_heads * width : 0;
+    QuantizeColumns(attended_.row(t), column, column + unit * width, t, attended_.quantized);
+  }
+}
+
+void Forward::GateAndUp(int worker, const ModelLayer& layer, size_t index) {
+  const size_t tokens = batch_.size();
+  const size_t ffn = model_.config().ffn_dim;
+  // Pairs of panels: whole groups of 32 activations.
+  const auto [first, end] = StaticRange((layer.gate.panels + 1) / 2, worker, pool_.threads());
+  const size_t end_panel = std::min(2 * end, layer.gate.panels);
+  if (first < end) {
+    MatMul(layer.gate, 2 * first, end_panel, normed_.view(), tokens, gate_.floats, gate_.stride,
+           false);
+    MatMul(layer.up, 2 * first, end_panel, normed_.view(), tokens, up_.floats, up_.stride, false);
+  }
+  if (adapted_) pool_.Barrier();
+  Adapt(worker, &AdapterLayer::gate, index, normed_, gate_);
+  Adapt(worker, &AdapterLayer::up, index, normed_, up_);
+  if (first >= end) return;
+  const size_t from = 32 * first;
+  const size_t to = std::min(32 * end, ffn);
+  const bool quantize = NeedsInts({&layer.down});
+  for (size_t t = 0; t < tokens; ++t) {
+    SwiGlu(gate_.row(t) + from, up_.row(t) + from, to - from, gate_.row(t) + from);
+    if (quantize) QuantizeColumns(gate_.row(t), from, to, t, gate_.quantized);
+  }
+}
+
+void Forward::AddProduct(int worker, const PackedMatrix& weights, const Buffer& input) {
+  const auto [first, end] = StaticRange(weights.panels, worker, pool_.threads());
+  if (first >= end) return;
+  MatMul(weights, first, end, input.view(), batch_.size(), residual_.floats, residual_.stride,
+         true);
+}
+
+void Forward::ComputeLogits(int worker) {
+  const LlamaConfig& config = model_.config();
+  const PackedMatrix& output = model_.output();
+  const size_t rows = logit_tokens_.size();
+  if (rows == 0) return;
+  const auto [first_row, end_row] = StaticRange(rows, worker, pool_.threads());
+  for (size_t r = first_row; r < end_row; ++r) {
+    RmsNorm(residual_.row(logit_tokens_[r]), model_.output_norm().data(), config.dim,
+            config.norm_epsilon, normed_.row(r));
+    if (!IsFloatFormat(output.format)) {
+      QuantizeColumns(normed_.row(r), 0, config.dim, r, normed_.quantized);
+    }
+  }
+  pool_.Barrier();
+  Observe(worker, 0, ForwardInput::kOutput, normed_, rows);
+  const auto [first, end] = StaticRange(output.panels, worker, pool_.threads());
+  if (first < end) {
+    MatMul(output, first, end, normed_.view(), rows, logits_, logits_stride_, false);
+  }
+  if (!adapted_) return;
+  pool_.Barrier();
+  for (size_t r = first_row; r < end_row; ++r) {
+    const Adapter* const adapter = batch_[logit_tokens_[r]].adapter;
+    if (adapter == nullptr || adapter->output().empty()) continue;
+    AdaptRow(worker, adapter->output(), normed_.row(r), logits_ + r * logits_stride_);
+  }
+}
+
+void Forward::Adapt(int worker, AdapterPair AdapterLayer::*pair, size_t layer, const Buffer& input,
+                    const Buffer& out) {
+  if (!adapted_) return;
+  const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
+  for (size_t t = first; t < end; ++t) {
+    if (batch_[t].adapter == nullptr) continue;
+    const AdapterPair& of_token = batch_[t].adapter->layer(layer).*pair;
+    if (!of_token.empty()) AdaptRow(worker, of_token, input.row(t), out.row(t));
+  }
+  pool_.Barrier();
+}
+
+void Forward::AdaptRow(int worker, const AdapterPair& pair, const float* input, float* out) {
+  float* const low = adapter_scratch_ + worker * models::kMaxLoraRank;
+  Activations x;
+  x.floats = input;
+  x.float_stride = pair.a.columns;
+  MatMul(pair.a, 0, pair.a.panels, x, 1, low, models::kMaxLoraRank, false);
+  x.floats = low;
+  x.float_stride = pair.b.columns;
+  MatMul(pair.b, 0, pair.b.panels, x, 1, out, 16 * pair.b.panels, true);
+}
+
+}  // namespace reticle::backends::kernels

@@ -1,0 +1,139 @@
+#include "backends/kernels/model.h"
+
+#include <atomic>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "backends/kernels/block_decode.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "models/rope.h"
+
+namespace reticle::backends::kernels {
+namespace {
+
+using models::GgufTensor;
+using models::LlamaConfig;
+using models::LlamaLayerWeights;
+using models::LlamaWeights;
+
+uint64_t BytesOf(const GgufTensor& tensor) {
+  return PackedBytes(FormatOf(tensor.type), tensor.rows(), tensor.shape[0]);
+}
+
+// The matrices of a model in the order in which they are packed.
+std::vector<const GgufTensor*> Matrices(const LlamaWeights& weights) {
+  std::vector<const GgufTensor*> matrices;
+  for (const LlamaLayerWeights& layer : weights.layers) {
+    for (const GgufTensor* tensor : {layer.attn_q, layer.attn_k, layer.attn_v, layer.attn_output,
+                                     layer.ffn_gate, layer.ffn_up, layer.ffn_down}) {
+      matrices.push_back(tensor);
+    }
+  }
+  matrices.push_back(weights.output);
+  return matrices;
+}
+
+absl::Status CheckFinite(const GgufTensor& tensor) {
+  for (const float value : models::AsFloats(tensor)) {
+    if (!std::isfinite(value)) {
+      return InvalidArgumentError("tensor %s holds a value that is not finite", tensor.name);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Packs all matrices, every worker its panels of each.
+absl::Status PackAll(const std::vector<const GgufTensor*>& tensors,
+                     const std::vector<PackedMatrix>& packed, ThreadPool& pool) {
+  constexpr uint64_t kNone = ~uint64_t{0};
+  std::atomic<uint64_t> bad{kNone};  // tensor index << 32 | row, the smallest
+  pool.Run([&](int worker) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const auto [first, end] = StaticRange(packed[i].panels, worker, pool.threads());
+      const std::optional<size_t> row =
+          PackPanels(tensors[i]->type, tensors[i]->data.data(), first, end, packed[i]);
+      if (!row.has_value()) continue;
+      const uint64_t place = static_cast<uint64_t>(i) << 32 | *row;
+      uint64_t seen = bad.load();
+      while (place < seen && !bad.compare_exchange_weak(seen, place)) {
+      }
+    }
+  });
+  if (bad.load() == kNone) return absl::OkStatus();
+  return InvalidArgumentError("row %d of tensor %s holds a weight or scale that is not finite",
+                              bad.load() & 0xffffffffu, tensors[bad.load() >> 32]->name);
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> Model::WeightBytes(const models::GgufFile& file) {
+  ASSIGN_OR_RETURN(const LlamaConfig config, models::ReadLlamaConfig(file));
+  ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, config));
+  uint64_t bytes = 0;
+  for (const GgufTensor* tensor : Matrices(weights)) bytes += BytesOf(*tensor);
+  return bytes;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool) {
+  std::unique_ptr<Model> model(new Model());
+  ASSIGN_OR_RETURN(model->config_, models::ReadLlamaConfig(file));
+  ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, model->config_));
+  ASSIGN_OR_RETURN(model->rope_frequencies_, models::RopeFrequencies(model->config_, weights));
+
+  const std::vector<const GgufTensor*> tensors = Matrices(weights);
+  uint64_t bytes = 0;
+  for (const GgufTensor* tensor : tensors) bytes += BytesOf(*tensor);
+  ASSIGN_OR_RETURN(model->memory_, AlignedMemory::Allocate(bytes));
+  std::vector<PackedMatrix> packed;
+  std::byte* at = model->memory_.data();
+  for (const GgufTensor* tensor : tensors) {
+    packed.push_back(LayOutMatrix(FormatOf(tensor->type), tensor->rows(), tensor->shape[0], at));
+    at += BytesOf(*tensor);
+  }
+  RETURN_IF_ERROR(PackAll(tensors, packed, pool));
+
+  size_t next = 0;
+  for (const LlamaLayerWeights& layer : weights.layers) {
+    RETURN_IF_ERROR(CheckFinite(*layer.attn_norm));
+    RETURN_IF_ERROR(CheckFinite(*layer.ffn_norm));
+    ModelLayer& out = model->layers_.emplace_back();
+    out.attn_norm = models::AsFloats(*layer.attn_norm);
+    out.ffn_norm = models::AsFloats(*layer.ffn_norm);
+    for (PackedMatrix* matrix : {&out.q, &out.k, &out.v, &out.o, &out.gate, &out.up, &out.down}) {
+      *matrix = packed[next++];
+    }
+  }
+  RETURN_IF_ERROR(CheckFinite(*weights.output_norm));
+  model->output_norm_ = models::AsFloats(*weights.output_norm);
+  model->output_ = packed[next];
+
+  const models::TensorTypeTraits traits = models::Traits(weights.token_embd->type);
+  model->embedding_type_ = weights.token_embd->type;
+  model->embedding_ = weights.token_embd->data.data();
+  model->embedding_row_bytes_ = weights.token_embd->shape[0] / traits.elements * traits.bytes;
+  return model;
+}
+
+std::unique_ptr<Model> Model::FromParts(Parts parts) {
+  RETICLE_CHECK(IsImageFormat(parts.embedding.format));
+  std::unique_ptr<Model> model(new Model());
+  model->config_ = std::move(parts.config);
+  model->layers_ = std::move(parts.layers);
+  model->output_norm_ = parts.output_norm;
+  model->output_ = parts.output;
+  model->rope_frequencies_ = std::move(parts.rope_frequencies);
+  model->packed_embedding_ = parts.embedding;
+  return model;
+}
+
+void Model::Embed(uint32_t token, float* out) const {
+  if (packed_embedding_.rows != 0) {
+    UnpackRow(packed_embedding_, token, out);
+    return;
+  }
+  DecodeRow(embedding_type_, embedding_ + token * embedding_row_bytes_, config_.dim, out);
+}
+
+}  // namespace reticle::backends::kernels

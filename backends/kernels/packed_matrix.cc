@@ -1,0 +1,355 @@
+#include "backends/kernels/packed_matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backends/kernels/block_decode.h"
+#include "base/check.h"
+#include "models/half.h"
+
+namespace reticle::backends::kernels {
+namespace {
+
+using models::TensorType;
+
+constexpr size_t kVectorBytes = 4 * kPanelRows;
+constexpr size_t kSixBitGroupBytes = 6 * kVectorBytes;
+constexpr size_t kThreeBitGroupBytes = 3 * kVectorBytes;
+
+constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
+
+bool IsPlanes(PackedFormat format) {
+  return format == PackedFormat::kSixBit || format == PackedFormat::kThreeBit;
+}
+
+bool IsNibbles(PackedFormat format) {
+  return format == PackedFormat::kNibbles || format == PackedFormat::kNibblesMin ||
+         format == PackedFormat::kNibblesSuperMin;
+}
+
+bool HasMin(PackedFormat format) {
+  return format == PackedFormat::kInt8Min || format == PackedFormat::kInt8SuperMin ||
+         format == PackedFormat::kNibblesMin || format == PackedFormat::kNibblesSuperMin;
+}
+
+bool IsSuper(PackedFormat format) {
+  return format == PackedFormat::kInt8SuperMin || format == PackedFormat::kInt8Super16 ||
+         format == PackedFormat::kNibblesSuperMin || IsPlanes(format);
+}
+
+struct Strides {
+  size_t values = 0;
+  size_t scales = 0;
+  size_t mins = 0;
+  size_t super = 0;
+  size_t Total(bool super_mins) const {
+    return values + scales + mins + super * (super_mins ? 2 : 1);
+  }
+};
+
+Strides StridesOf(PackedFormat format, size_t columns) {
+  constexpr size_t kRows = kPanelRows;
+  Strides strides;
+  if (format == PackedFormat::kF32) {
+    strides.values = columns * kRows * 4;
+    return strides;
+  }
+  if (IsFloatFormat(format)) {
+    strides.values = RoundUp(columns * kRows * 2, 64);
+    return strides;
+  }
+  strides.values = columns * kRows / (IsNibbles(format) ? 2 : 1);
+  if (format == PackedFormat::kSixBit) strides.values = columns / 32 * kSixBitGroupBytes;
+  if (format == PackedFormat::kThreeBit) strides.values = columns / 32 * kThreeBitGroupBytes;
+  const size_t groups = columns / 32;
+  if (IsSuper(format)) {
+    strides.scales = RoundUp(groups * kRows * (format == PackedFormat::kInt8Super16 ? 2 : 1), 64);
+    strides.mins = HasMin(format) ? RoundUp(groups * kRows, 64) : 0;
+    strides.super = RoundUp(RoundUp(columns, 256) / 256 * kRows * 2, 64);
+  } else {
+    strides.scales = RoundUp(groups * kRows * 2, 64);
+    strides.mins = HasMin(format) ? strides.scales : 0;
+  }
+  return strides;
+}
+
+// Returns false when an element's exponent, the bits of `exponent`, is all ones: infinite or NaN.
+template <typename T>
+bool PackFloatRow(const std::byte* row, size_t lane, size_t columns, T exponent, std::byte* panel) {
+  T* out = reinterpret_cast<T*>(panel);
+  bool finite = true;
+  for (size_t k = 0; k < columns; ++k) {
+    T bits;
+    std::memcpy(&bits, row + k * sizeof(T), sizeof(T));
+    finite &= (bits & exponent) != exponent;
+    out[k * kPanelRows + lane] = bits;
+  }
+  return finite;
+}
+
+void PackQuants(const Group32& group, size_t g, size_t lane, bool nibbles, int offset,
+                uint8_t* panel) {
+  if (nibbles) {
+    uint8_t* block = panel + g * 32 * kPanelRows / 2;
+    for (size_t i = 0; i < 16; ++i) {
+      const int low = group.quants[i] + offset;
+      const int high = group.quants[i + 16] + offset;
+      block[i / 4 * 64 + lane * 4 + i % 4] = static_cast<uint8_t>(low | high << 4);
+    }
+    return;
+  }
+  uint8_t* block = panel + g * 32 * kPanelRows;
+  for (size_t i = 0; i < 32; i += 4) std::memcpy(block + i * 16 + lane * 4, group.quants + i, 4);
+}
+
+bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
+                  const PackedMatrix& m) {
+  const bool nibbles = IsNibbles(m.format);
+  const int offset = type == TensorType::kQ4_0 ? 8 : 0;
+  uint8_t* values = reinterpret_cast<uint8_t*>(m.values + panel * m.values_stride);
+  std::byte* scales = m.scales + panel * m.scales_stride;
+  std::byte* mins = m.mins + panel * m.mins_stride;
+  const size_t super = panel * m.super_stride;
+  Group32 group;
+  bool finite = true;
+  for (size_t g = 0; g < m.columns / 32; ++g) {
+    DecodeGroup(type, row, g, &group);
+    finite &= std::isfinite(group.scale) && std::isfinite(group.min);
+    PackQuants(group, g, lane, nibbles, offset, values);
+    const size_t cell = g * kPanelRows + lane;
+    if (!IsSuper(m.format)) {
+      reinterpret_cast<uint16_t*>(scales)[cell] = models::FloatToHalf(group.scale);
+      if (HasMin(m.format)) {
+        reinterpret_cast<uint16_t*>(mins)[cell] = models::FloatToHalf(group.min);
+      }
+      continue;
+    }
+    if (m.format == PackedFormat::kInt8Super16) {
+      reinterpret_cast<int8_t*>(scales)[2 * g * kPanelRows + lane] = group.sub_scale[0];
+      reinterpret_cast<int8_t*>(scales)[(2 * g + 1) * kPanelRows + lane] = group.sub_scale[1];
+    } else {
+      reinterpret_cast<int8_t*>(scales)[cell] = group.sub_scale[0];
+      reinterpret_cast<uint8_t*>(mins)[cell] = group.sub_min;
+    }
+    if (g % 8 != 0) continue;
+    const size_t super_cell = g / 8 * kPanelRows + lane;
+    reinterpret_cast<uint16_t*>(m.super_scales + super)[super_cell] =
+        models::FloatToHalf(group.scale);
+    if (HasMin(m.format)) {
+      reinterpret_cast<uint16_t*>(m.super_mins + super)[super_cell] =
+          models::FloatToHalf(group.min);
+    }
+  }
+  return finite;
+}
+
+bool PackRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
+             const PackedMatrix& m) {
+  std::byte* values = m.values + panel * m.values_stride;
+  switch (m.format) {
+    case PackedFormat::kF32:
+      return PackFloatRow<uint32_t>(row, lane, m.columns, 0x7f800000u, values);
+    case PackedFormat::kF16:
+      return PackFloatRow<uint16_t>(row, lane, m.columns, 0x7c00u, values);
+    case PackedFormat::kBF16:
+      return PackFloatRow<uint16_t>(row, lane, m.columns, 0x7f80u, values);
+    default:
+      return PackQuantRow(type, row, lane, panel, m);
+  }
+}
+
+}  // namespace
+
+PackedFormat FormatOf(TensorType type) {
+  switch (type) {
+    case TensorType::kF32:
+      return PackedFormat::kF32;
+    case TensorType::kF16:
+      return PackedFormat::kF16;
+    case TensorType::kBF16:
+      return PackedFormat::kBF16;
+    case TensorType::kQ8_0:
+    case TensorType::kQ5_0:
+      return PackedFormat::kInt8;
+    case TensorType::kQ5_1:
+      return PackedFormat::kInt8Min;
+    case TensorType::kQ5_K:
+      return PackedFormat::kInt8SuperMin;
+    case TensorType::kQ6_K:
+      return PackedFormat::kInt8Super16;
+    case TensorType::kQ4_0:
+      return PackedFormat::kNibbles;
+    case TensorType::kQ4_1:
+      return PackedFormat::kNibblesMin;
+    case TensorType::kQ4_K:
+      return PackedFormat::kNibblesSuperMin;
+  }
+  RETICLE_CHECK(false);
+  return PackedFormat::kF32;
+}
+
+size_t PackedBytes(PackedFormat format, size_t rows, size_t columns) {
+  const bool super_mins = IsSuper(format) && HasMin(format);
+  return RoundUp(rows, kPanelRows) / kPanelRows * StridesOf(format, columns).Total(super_mins);
+}
+
+PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std::byte* memory) {
+  PackedMatrix m;
+  m.format = format;
+  m.rows = rows;
+  m.columns = columns;
+  m.panels = RoundUp(rows, kPanelRows) / kPanelRows;
+  const Strides strides = StridesOf(m.format, columns);
+  m.values_stride = strides.values;
+  m.scales_stride = strides.scales;
+  m.mins_stride = strides.mins;
+  m.super_stride = strides.super;
+  m.values = memory;
+  m.scales = m.values + m.panels * strides.values;
+  m.mins = m.scales + m.panels * strides.scales;
+  m.super_scales = m.mins + m.panels * strides.mins;
+  m.super_mins = m.super_scales + m.panels * strides.super;
+  return m;
+}
+
+std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_t first_panel,
+                                 size_t end_panel, const PackedMatrix& matrix) {
+  const models::TensorTypeTraits traits = models::Traits(type);
+  const size_t row_bytes = matrix.columns / traits.elements * traits.bytes;
+  std::optional<size_t> bad_row;
+  for (size_t panel = first_panel; panel < end_panel; ++panel) {
+    const size_t end_row = std::min(matrix.rows, (panel + 1) * kPanelRows);
+    for (size_t r = panel * kPanelRows; r < end_row; ++r) {
+      const bool finite = PackRow(type, tensor + r * row_bytes, r % kPanelRows, panel, matrix);
+      if (!finite && !bad_row.has_value()) bad_row = r;
+    }
+  }
+  return bad_row;
+}
+
+namespace {
+
+// The bytes of one lane's four columns in byte-vector `vector` of a group.
+uint8_t* LaneBytes(uint8_t* group, size_t vector, size_t lane) {
+  return group + vector * kVectorBytes + lane * 4;
+}
+
+void PutPlanes(PackedFormat format, const int8_t* quants, size_t lane, uint8_t* group) {
+  const auto put = [&](size_t vector, size_t i, int bits) {
+    LaneBytes(group, vector, lane)[i] = static_cast<uint8_t>(bits);
+  };
+  for (size_t i = 0; i < 4; ++i) {
+    if (format == PackedFormat::kSixBit) {
+      const auto code = [&](size_t column) { return quants[column + i] + 32; };
+      for (size_t half = 0; half < 2; ++half) {
+        const int rest = code(16 * half + 12);
+        for (size_t u = 0; u < 3; ++u) {
+          put(3 * half + u, i, code(16 * half + 4 * u) | ((rest >> (2 * u)) & 3) << 6);
+        }
+      }
+    } else {
+      const auto code = [&](size_t column) { return quants[column + i] + 4; };
+      put(0, i, code(0) | code(12) << 3 | (code(24) & 3) << 6);
+      put(1, i, code(4) | code(16) << 3 | code(24) >> 2 << 6 | code(28) >> 2 << 7);
+      put(2, i, code(8) | code(20) << 3 | (code(28) & 3) << 6);
+    }
+  }
+}
+
+void GetPlanes(PackedFormat format, uint8_t* group, size_t lane, int8_t* quants) {
+  for (size_t i = 0; i < 4; ++i) {
+    const auto byte = [&](size_t vector) -> int { return LaneBytes(group, vector, lane)[i]; };
+    if (format == PackedFormat::kSixBit) {
+      const auto put = [&](size_t column, int code) {
+        quants[column + i] = static_cast<int8_t>(code - 32);
+      };
+      for (size_t half = 0; half < 2; ++half) {
+        const int a = byte(3 * half), b = byte(3 * half + 1), c = byte(3 * half + 2);
+        put(16 * half, a & 63);
+        put(16 * half + 4, b & 63);
+        put(16 * half + 8, c & 63);
+        put(16 * half + 12, a >> 6 | b >> 6 << 2 | c >> 6 << 4);
+      }
+    } else {
+      const auto put = [&](size_t column, int code) {
+        quants[column + i] = static_cast<int8_t>(code - 4);
+      };
+      const int a = byte(0), b = byte(1), c = byte(2);
+      put(0, a & 7);
+      put(4, b & 7);
+      put(8, c & 7);
+      put(12, a >> 3 & 7);
+      put(16, b >> 3 & 7);
+      put(20, c >> 3 & 7);
+      put(24, a >> 6 | (b >> 6 & 1) << 2);
+      put(28, c >> 6 | (b >> 7) << 2);
+    }
+  }
+}
+
+// Where group `group` of a row's panel begins.
+uint8_t* GroupBytes(const PackedMatrix& m, size_t panel, size_t group) {
+  const size_t bytes = m.format == PackedFormat::kInt8     ? 8 * kVectorBytes
+                       : m.format == PackedFormat::kSixBit ? kSixBitGroupBytes
+                                                           : kThreeBitGroupBytes;
+  return reinterpret_cast<uint8_t*>(m.values + panel * m.values_stride) + group * bytes;
+}
+
+struct ScaleCells {
+  uint16_t* scale;
+  int8_t* sub_scale;  // null for kInt8
+};
+
+ScaleCells CellsOf(const PackedMatrix& m, size_t panel, size_t lane, size_t group) {
+  std::byte* scales = m.scales + panel * m.scales_stride;
+  const size_t cell = group * kPanelRows + lane;
+  if (m.format == PackedFormat::kInt8) return {reinterpret_cast<uint16_t*>(scales) + cell, nullptr};
+  uint16_t* super = reinterpret_cast<uint16_t*>(m.super_scales + panel * m.super_stride);
+  return {super + group / 8 * kPanelRows + lane, reinterpret_cast<int8_t*>(scales) + cell};
+}
+
+}  // namespace
+
+void PutGroup(const PackedMatrix& matrix, size_t row, size_t group, const PackedGroup& value) {
+  const size_t panel = row / kPanelRows;
+  const size_t lane = row % kPanelRows;
+  uint8_t* bytes = GroupBytes(matrix, panel, group);
+  if (matrix.format == PackedFormat::kInt8) {
+    for (size_t v = 0; v < 8; ++v) std::memcpy(LaneBytes(bytes, v, lane), value.quants + 4 * v, 4);
+  } else {
+    PutPlanes(matrix.format, value.quants, lane, bytes);
+  }
+  const ScaleCells cells = CellsOf(matrix, panel, lane, group);
+  *cells.scale = value.scale;
+  if (cells.sub_scale != nullptr) *cells.sub_scale = value.sub_scale;
+}
+
+PackedGroup GetGroup(const PackedMatrix& matrix, size_t row, size_t group) {
+  const size_t panel = row / kPanelRows;
+  const size_t lane = row % kPanelRows;
+  PackedGroup value;
+  uint8_t* bytes = GroupBytes(matrix, panel, group);
+  if (matrix.format == PackedFormat::kInt8) {
+    for (size_t v = 0; v < 8; ++v) std::memcpy(value.quants + 4 * v, LaneBytes(bytes, v, lane), 4);
+  } else {
+    GetPlanes(matrix.format, bytes, lane, value.quants);
+  }
+  const ScaleCells cells = CellsOf(matrix, panel, lane, group);
+  value.scale = *cells.scale;
+  value.sub_scale = cells.sub_scale != nullptr ? *cells.sub_scale : int8_t{1};
+  return value;
+}
+
+void UnpackRow(const PackedMatrix& matrix, size_t row, float* out) {
+  for (size_t g = 0; g < matrix.columns / 32; ++g) {
+    const PackedGroup group = GetGroup(matrix, row, g);
+    const float scale = models::HalfToFloat(group.scale) * static_cast<float>(group.sub_scale);
+    for (size_t i = 0; i < 32; ++i) {
+      // Adding zero is what the rows of a file go through (DecodeRow): no negative zeros.
+      out[32 * g + i] = scale * static_cast<float>(group.quants[i]) + 0.0f;
+    }
+  }
+}
+
+}  // namespace reticle::backends::kernels

@@ -1,0 +1,69 @@
+// A team of threads that runs one function at a time, all members together (SPMD), with barriers
+// inside the function. Work is split statically by worker index, so that the same worker touches
+// the same rows every step.
+#ifndef RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_
+#define RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace reticle::backends::kernels {
+
+// The number of CPUs that this process may use: the cpuset of the calling thread, bounded by the
+// cgroup's CPU quota (rounded up). At least 1.
+int AvailableCpus();
+
+// The half-open range of part `index` of `parts` equal parts of [0, count).
+inline std::pair<size_t, size_t> StaticRange(size_t count, int index, int parts) {
+  return {count * index / parts, count * (index + 1) / parts};
+}
+
+// A barrier for a fixed number of threads that spins shortly, then sleeps in the kernel.
+class SpinBarrier {
+ public:
+  explicit SpinBarrier(int threads) : threads_(threads) {}
+  void Wait();
+
+ private:
+  const int threads_;
+  std::atomic<int> arrived_{0};
+  std::atomic<uint32_t> generation_{0};
+};
+
+// Run is called by one thread at a time, which takes part as worker 0.
+class ThreadPool {
+ public:
+  // A pool of `threads` workers, the caller of Run among them; at least 1.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return threads_; }
+  // Calls task(worker) on every worker and returns when all have returned.
+  void Run(absl::FunctionRef<void(int)> task);
+  // To be called by every worker, as often by each, from within a task.
+  void Barrier() {
+    if (threads_ > 1) barrier_.Wait();
+  }
+
+ private:
+  void Loop(int worker);
+
+  const int threads_;
+  SpinBarrier barrier_;
+  const absl::FunctionRef<void(int)>* task_ = nullptr;
+  std::atomic<uint32_t> epoch_{0};
+  std::atomic<bool> stopping_{false};
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace reticle::backends::kernels
+
+#endif  // RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_

@@ -1,0 +1,19 @@
+// How long a refused caller should wait, carried by the status that refuses it.
+#ifndef RETICLE_BASE_RETRY_AFTER_H_
+#define RETICLE_BASE_RETRY_AFTER_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+
+namespace reticle {
+
+// `status` with the time after which the same request is expected to pass, nanoseconds; replaces
+// one given before.
+absl::Status WithRetryAfter(absl::Status status, int64_t wait_ns);
+std::optional<int64_t> RetryAfterNs(const absl::Status& status);
+
+}  // namespace reticle
+
+#endif  // RETICLE_BASE_RETRY_AFTER_H_

@@ -1,0 +1,266 @@
+#include "server/cli/compare_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <string_view>
+
+#include "absl/strings/str_format.h"
+#include "server/http/json_writer.h"
+
+namespace reticle::server::cli {
+namespace {
+
+using backends::hardwired::Batching;
+using backends::hardwired::Cost;
+using backends::hardwired::CostInputField;
+using backends::hardwired::CostInputFields;
+using backends::hardwired::CostInputs;
+using backends::hardwired::Key;
+using backends::hardwired::Profile;
+using backends::hardwired::Provenance;
+using backends::hardwired::ProvenanceLetter;
+using backends::hardwired::Quantity;
+
+// How much a number can be relied on; the higher, the less.
+int Weakness(Provenance provenance) {
+  switch (provenance) {
+    case Provenance::kIndependent:
+      return 0;
+    case Provenance::kVendor:
+      return 1;
+    case Provenance::kPress:
+      return 2;
+    case Provenance::kInferred:
+      return 3;
+    case Provenance::kUnknown:
+      return 4;
+  }
+  return 4;
+}
+
+char WeakestOf(std::initializer_list<Provenance> provenances) {
+  Provenance weakest = Provenance::kIndependent;
+  for (const Provenance provenance : provenances) {
+    if (Weakness(provenance) > Weakness(weakest)) weakest = provenance;
+  }
+  return ProvenanceLetter(weakest);
+}
+
+std::string Number(double value) {
+  if (value >= 1000) {
+    std::string digits = absl::StrFormat("%.0f", value);
+    for (int at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3) {
+      digits.insert(static_cast<size_t>(at), ",");
+    }
+    return digits;
+  }
+  if (value >= 100) return absl::StrFormat("%.0f", value);
+  if (value >= 10) return absl::StrFormat("%.1f", value);
+  if (value >= 0.1) return absl::StrFormat("%.2f", value);
+  return absl::StrFormat("%.2g", value);
+}
+
+std::string Cell(const Figure& figure) { return Number(figure.value) + " " + figure.letter; }
+
+std::string Shares(const Cost& cost) {
+  const auto percent = [&](double part) { return std::lround(100 * part / cost.total()); };
+  return absl::StrFormat("%d/%d/%d/%d", percent(cost.hardware), percent(cost.power),
+                         percent(cost.network), percent(cost.operations));
+}
+
+// Rows of equal columns, the first one left-aligned.
+class TextTable {
+ public:
+  void Row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  std::string Render() const {
+    std::vector<size_t> widths;
+    for (const auto& row : rows_) {
+      widths.resize(std::max(widths.size(), row.size()));
+      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    }
+    std::string text;
+    for (const auto& row : rows_) {
+      for (size_t i = 0; i < row.size(); ++i) {
+        const std::string padding(widths[i] - row[i].size(), ' ');
+        text += i == 0 ? "  " + row[i] + padding : "  " + padding + row[i];
+      }
+      text += '\n';
+    }
+    return text;
+  }
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+void AppendNumber(std::string& out, double value) {
+  out += std::isfinite(value) ? absl::StrFormat("%.9g", value) : "null";
+}
+
+void AppendFigure(std::string& out, std::string_view name, const Figure& figure) {
+  out += ",";
+  http::AppendJsonString(out, name);
+  out += ":{\"value\":";
+  AppendNumber(out, figure.value);
+  out += absl::StrFormat(",\"provenance\":\"%c\"}", figure.letter);
+}
+
+void AppendMember(std::string& out, std::string_view name, double value) {
+  out += ",";
+  http::AppendJsonString(out, name);
+  out += ":";
+  AppendNumber(out, value);
+}
+
+void AppendMeasured(std::string& out, std::string_view name, const Measured& measured) {
+  out += ",";
+  http::AppendJsonString(out, name);
+  out += absl::StrFormat(":{\"calls\":%u", measured.calls);
+  AppendMember(out, "prompt_tokens", static_cast<double>(measured.prompt_tokens));
+  AppendMember(out, "output_tokens", static_cast<double>(measured.output_tokens));
+  AppendMember(out, "seconds", measured.seconds);
+  AppendMember(out, "ttft_ms", measured.ttft_ms);
+  AppendMember(out, "tokens_per_second_per_user", measured.per_user);
+  AppendMember(out, "tokens_per_second", measured.aggregate);
+  AppendMember(out, "session_seconds", measured.session_seconds);
+  AppendMember(out, "joules_per_token", measured.joules_per_token);
+  out += "}";
+}
+
+void AppendDevice(std::string& out, const ComparedDevice& device) {
+  out += "{\"profile\":";
+  http::AppendJsonString(out, device.profile);
+  out += ",\"title\":";
+  http::AppendJsonString(out, device.title);
+  if (!device.problem.empty()) {
+    out += ",\"problem\":";
+    http::AppendJsonString(out, device.problem);
+    out += "}";
+    return;
+  }
+  AppendMember(out, "users", device.users);
+  AppendFigure(out, "ttft_ms", device.ttft_ms);
+  AppendFigure(out, "tokens_per_second_alone", device.per_user);
+  AppendFigure(out, "session_seconds_alone", device.session_seconds);
+  AppendFigure(out, "tokens_per_second_per_user_loaded", device.loaded_per_user);
+  AppendFigure(out, "tokens_per_second_in_all", device.aggregate);
+  AppendFigure(out, "joules_per_token", device.joules_per_token);
+  if (device.usd_per_million.has_value()) {
+    AppendFigure(out, "usd_per_million_tokens", *device.usd_per_million);
+    out += device.usd_is_claim ? ",\"usd_is_a_claim\":true" : ",\"usd_is_a_claim\":false";
+  }
+  if (device.cost.has_value()) {
+    out += absl::StrFormat(
+        ",\"usd_shares\":{\"hardware\":%.6g,\"power_and_cooling\":%.6g,"
+        "\"network_and_storage\":%.6g,\"operations\":%.6g}",
+        device.cost->hardware, device.cost->power, device.cost->network, device.cost->operations);
+  }
+  AppendMeasured(out, "alone", device.alone);
+  AppendMeasured(out, "loaded", device.loaded);
+  out += "}";
+}
+
+}  // namespace
+
+void Evaluate(const Profile& profile, std::optional<double> device_usd, ComparedDevice* device) {
+  const auto letter_of = [&profile](Key key) { return profile[key].simulated_provenance(); };
+  const bool batched = profile.batching == Batching::kBatched;
+  const Provenance rate = letter_of(Key::kDecodeRate);
+  const Provenance sharing = letter_of(batched ? Key::kAggregateRate : Key::kPipelineDepth);
+  device->per_user = {device->alone.per_user, WeakestOf({rate})};
+  device->ttft_ms = {device->alone.ttft_ms, WeakestOf({rate, letter_of(Key::kPrefillFixed),
+                                                       letter_of(Key::kPrefillPerToken)})};
+  device->session_seconds = {device->alone.session_seconds, device->ttft_ms.letter};
+  const char loaded = WeakestOf({rate, sharing, letter_of(Key::kPrefillPerToken)});
+  device->loaded_per_user = {device->loaded.per_user, loaded};
+  device->aggregate = {device->loaded.aggregate, loaded};
+  device->joules_per_token = {
+      device->loaded.joules_per_token,
+      WeakestOf({rate, sharing, letter_of(Key::kActivePower), letter_of(Key::kIdlePower)})};
+  const CostInputs inputs = CostInputs::For(profile, device_usd);
+  const absl::StatusOr<Cost> cost = backends::hardwired::CostOf(inputs, device->loaded.aggregate);
+  if (cost.ok()) {
+    device->cost = *cost;
+    Provenance weakest = Provenance::kIndependent;
+    for (const CostInputField& field : CostInputFields()) {
+      const Provenance own = (inputs.*field.field).simulated_provenance();
+      if (Weakness(own) > Weakness(weakest)) weakest = own;
+    }
+    device->usd_per_million = Figure{cost->total(), WeakestOf({weakest, rate, sharing})};
+  } else if (const Quantity& claim = profile[Key::kClaimedCost]; claim.value.has_value()) {
+    device->usd_per_million = Figure{*claim.value, ProvenanceLetter(claim.provenance)};
+    device->usd_is_claim = true;
+  }
+}
+
+std::string ComparisonTable(const Comparison& comparison) {
+  std::string text;
+  bool claims = false;
+  for (const ComparedScenario& compared : comparison.scenarios) {
+    const Scenario& scenario = *compared.scenario;
+    text += absl::StrFormat("%s\n", scenario.title);
+    TextTable table;
+    const std::string users =
+        absl::StrFormat("%d users", compared.devices.empty() ? 0 : compared.devices[0].users);
+    table.Row(
+        {"", "alone:", "alone:", "alone:", users + ":", users + ":", "", "", "hardware/power/"});
+    table.Row({"device", "TTFT ms", "tok/s", "all in s", "tok/s each", "tok/s in all", "J/token",
+               "$/Mtok", "network/ops %"});
+    for (const ComparedDevice& device : compared.devices) {
+      if (!device.problem.empty()) {
+        table.Row({device.profile, "-", "-", "-", "-", "-", "-", "-", "-"});
+        continue;
+      }
+      std::string usd = "unknown";
+      if (device.usd_per_million.has_value()) {
+        usd = Cell(*device.usd_per_million) + (device.usd_is_claim ? "*" : "");
+        claims = claims || device.usd_is_claim;
+      }
+      table.Row({device.profile, Cell(device.ttft_ms), Cell(device.per_user),
+                 Cell(device.session_seconds), Cell(device.loaded_per_user), Cell(device.aggregate),
+                 Cell(device.joules_per_token), usd,
+                 device.cost.has_value() ? Shares(*device.cost) : "-"});
+    }
+    text += table.Render();
+    for (const ComparedDevice& device : compared.devices) {
+      if (!device.problem.empty()) {
+        text += absl::StrFormat("  %s: %s\n", device.profile, device.problem);
+      }
+    }
+    text += '\n';
+  }
+  text +=
+      "Simulated. The letter is that of the weakest number behind a figure: I independent\n"
+      "measurement, V vendor, S press, N our inference, U unknown.\n";
+  text += absl::StrFormat(
+      "Per device. Costs at %.0f %% utilisation; power is the whole device's, idle time "
+      "included.\n",
+      comparison.utilisation * 100);
+  if (claims) text += "* as claimed: the price is unknown; --price PROFILE=USD calculates it.\n";
+  return text;
+}
+
+std::string ComparisonJson(const Comparison& comparison) {
+  std::string out = "{\"utilisation\":";
+  AppendNumber(out, comparison.utilisation);
+  out += ",\"scenarios\":[";
+  for (size_t i = 0; i < comparison.scenarios.size(); ++i) {
+    const ComparedScenario& compared = comparison.scenarios[i];
+    if (i > 0) out += ",";
+    out += "{\"scenario\":";
+    http::AppendJsonString(out, compared.scenario->name);
+    out += ",\"title\":";
+    http::AppendJsonString(out, compared.scenario->title);
+    out += ",\"devices\":[";
+    for (size_t d = 0; d < compared.devices.size(); ++d) {
+      if (d > 0) out += ",";
+      AppendDevice(out, compared.devices[d]);
+    }
+    out += "]}";
+  }
+  out += "]}\n";
+  return out;
+}
+
+}  // namespace reticle::server::cli

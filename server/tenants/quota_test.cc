@@ -1,0 +1,239 @@
+#include "server/tenants/quota.h"
+
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/tenants/address_limiter.h"
+
+namespace reticle::server::tenants {
+namespace {
+
+using ::testing::HasSubstr;
+
+QuotaRequest Ask(int64_t tokens, const TierLimits& limits, const std::string& who = "org") {
+  QuotaRequest request;
+  request.organisation = who;
+  request.limits = limits;
+  request.tokens = tokens;
+  return request;
+}
+
+TEST(Quota, WhoeverWaitsAsLongAsToldPassesAndNotEarlier) {
+  std::mt19937_64 random(7);
+  const auto draw = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  int refusals = 0;
+  for (int round = 0; round < 300; ++round) {
+    ManualClock clock(draw(0, 1'000'000'000'000));
+    LocalQuota quota(clock);
+    TierLimits limits;
+    if (draw(0, 3) > 0) limits.requests_per_minute = draw(1, 100);
+    if (draw(0, 3) > 0) limits.requests_per_day = draw(1, 10'000);
+    if (draw(0, 3) > 0) limits.tokens_per_minute = draw(1, 100'000);
+    if (draw(0, 3) > 0) limits.tokens_per_day = draw(1, 1'000'000);
+    for (int i = 0; i < 100; ++i) {
+      clock.AdvanceNanos(draw(0, 3'000'000'000));
+      const QuotaRequest request = Ask(draw(0, 5'000), limits);
+      QuotaDecision decision = quota.Reserve(request, "");
+      if (decision.retry_after_ns < 0) {
+        EXPECT_FALSE(decision.granted);
+        EXPECT_GT(request.tokens,
+                  std::min(limits.tokens_per_minute == 0 ? INT64_MAX : limits.tokens_per_minute,
+                           limits.tokens_per_day == 0 ? INT64_MAX : limits.tokens_per_day));
+        continue;
+      }
+      if (!decision.granted) {
+        ++refusals;
+        ASSERT_GT(decision.retry_after_ns, 0);
+        clock.AdvanceNanos(decision.retry_after_ns - 1);
+        ASSERT_FALSE(quota.Reserve(request, "").granted) << "the time told was too long";
+        clock.AdvanceNanos(1);
+        decision = quota.Reserve(request, "");
+        ASSERT_TRUE(decision.granted) << "the time told was too short";
+      }
+      quota.Settle(request, "", 0, draw(0, request.tokens));
+    }
+  }
+  EXPECT_GT(refusals, 1000);
+}
+
+TEST(Quota, GivesOutExactlyItsLimitInABurst) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.requests_per_minute = 30;
+  int granted = 0;
+  for (int i = 0; i < 100; ++i) granted += quota.Reserve(Ask(1, limits), "").granted ? 1 : 0;
+  EXPECT_EQ(granted, 30);
+  clock.AdvanceNanos(60'000'000'000);
+  granted = 0;
+  for (int i = 0; i < 100; ++i) granted += quota.Reserve(Ask(1, limits), "").granted ? 1 : 0;
+  EXPECT_EQ(granted, 30);
+}
+
+TEST(Quota, UnusedTokensComeBackAndNeverBeyondTheLimit) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.tokens_per_minute = 1000;
+  const QuotaRequest large = Ask(900, limits);
+  ASSERT_TRUE(quota.Reserve(large, "").granted);
+  EXPECT_FALSE(quota.Reserve(Ask(200, limits), "").granted);
+  quota.Settle(large, "", 0, 850);
+  QuotaDecision decision = quota.Reserve(Ask(200, limits), "");
+  ASSERT_TRUE(decision.granted);
+  EXPECT_EQ(decision.state[2].remaining, 750);
+  clock.AdvanceNanos(60'000'000'000);
+  quota.Settle(Ask(200, limits), "", 0, 200);
+  EXPECT_EQ(quota.Peek("org", limits)[2].remaining, 1000);
+}
+
+TEST(Quota, ARefusalTakesNothing) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.requests_per_minute = 10;
+  limits.tokens_per_minute = 100;
+  ASSERT_TRUE(quota.Reserve(Ask(60, limits), "").granted);
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(quota.Reserve(Ask(60, limits), "").granted);
+  EXPECT_EQ(quota.Peek("org", limits)[0].remaining, 9);
+}
+
+TEST(Quota, MoreThanTheLimitIsNeverGranted) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.tokens_per_day = 100;
+  const QuotaDecision decision = quota.Reserve(Ask(101, limits), "");
+  EXPECT_FALSE(decision.granted);
+  EXPECT_EQ(decision.retry_after_ns, -1);
+  EXPECT_EQ(decision.kind, QuotaKind::kTokensPerDay);
+}
+
+TEST(Quota, PlacesAreGivenBack) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.concurrent = 2;
+  const QuotaRequest request = Ask(10, limits);
+  EXPECT_TRUE(quota.Reserve(request, "").granted);
+  EXPECT_TRUE(quota.Reserve(request, "").granted);
+  const QuotaDecision third = quota.Reserve(request, "");
+  EXPECT_FALSE(third.granted);
+  EXPECT_EQ(third.kind, QuotaKind::kConcurrent);
+  EXPECT_GT(third.retry_after_ns, 0);
+  quota.Settle(request, "", 0, 0);
+  EXPECT_TRUE(quota.Reserve(request, "").granted);
+}
+
+TEST(Quota, OrganisationsDoNotShare) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.requests_per_day = 1;
+  EXPECT_TRUE(quota.Reserve(Ask(1, limits, "a"), "").granted);
+  EXPECT_FALSE(quota.Reserve(Ask(1, limits, "a"), "").granted);
+  EXPECT_TRUE(quota.Reserve(Ask(1, limits, "b"), "").granted);
+}
+
+TEST(Quota, WhatWasUsedTodayCountsAfterARestart) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.requests_per_day = 100;
+  limits.tokens_per_day = 1000;
+  quota.Seed("org", limits, 40, 5000);
+  const QuotaState state = quota.Peek("org", limits);
+  EXPECT_EQ(state[1].remaining, 60);
+  EXPECT_EQ(state[3].remaining, 0);
+}
+
+TEST(Quota, ManyThreadsNeverPassTheLimit) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.requests_per_minute = 1000;
+  std::atomic<int> granted{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 500; ++i) granted += quota.Reserve(Ask(1, limits), "").granted ? 1 : 0;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(granted, 1000);
+}
+
+TEST(Quota, HeadersOfBothConventions) {
+  ManualClock clock;
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.requests_per_day = 14'400;
+  limits.tokens_per_minute = 6'000;
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(quota.Reserve(Ask(100, limits), "").granted);
+  std::string headers;
+  AppendRateLimitHeaders(headers, quota.Peek("org", limits));
+  for (const char* line :
+       {"x-ratelimit-limit-requests: 14400\r\n", "x-ratelimit-remaining-requests: 14370\r\n",
+        // 30 of 14,400 come back in 180 s.
+        "x-ratelimit-reset-requests: 3m0s\r\n", "x-ratelimit-limit-tokens: 6000\r\n",
+        "x-ratelimit-remaining-tokens: 3000\r\n", "x-ratelimit-reset-tokens: 30s\r\n",
+        "x-ratelimit-limit-requests-day: 14400\r\n",
+        "x-ratelimit-remaining-requests-day: 14370\r\n",
+        "x-ratelimit-reset-requests-day: 180.000\r\n", "x-ratelimit-limit-tokens-minute: 6000\r\n",
+        "x-ratelimit-remaining-tokens-minute: 3000\r\n",
+        "x-ratelimit-reset-tokens-minute: 30.000\r\n"}) {
+    EXPECT_THAT(headers, HasSubstr(line));
+  }
+  headers.clear();
+  AppendRateLimitHeaders(headers, QuotaState());
+  EXPECT_EQ(headers, "");
+}
+
+TEST(Quota, DurationsReadAsTheConventionWritesThem) {
+  EXPECT_EQ(FormatDuration(7'660'000'000), "7.66s");
+  EXPECT_EQ(FormatDuration(179'560'000'000), "2m59.56s");
+  EXPECT_EQ(FormatDuration(88'000'000), "88ms");
+  EXPECT_EQ(FormatDuration(87'000'001), "88ms");
+  EXPECT_EQ(FormatDuration(3'600'000'000'000), "1h0m0s");
+  EXPECT_EQ(FormatDuration(1'000'000'001), "1.01s");
+}
+
+TEST(AddressLimiter, LimitsOneAddressAndTellsWhen) {
+  ManualClock clock;
+  AddressLimiter limiter(2, clock);
+  EXPECT_TRUE(limiter.Take("192.0.2.1").ok());
+  EXPECT_TRUE(limiter.Take("192.0.2.1").ok());
+  EXPECT_FALSE(limiter.Take("192.0.2.1").ok());
+  EXPECT_TRUE(limiter.Take("192.0.2.2").ok());
+  clock.AdvanceNanos(1'800'000'000'000);
+  EXPECT_TRUE(limiter.Take("192.0.2.1").ok());
+}
+
+TEST(AddressLimiter, OneIpv6NetworkIsOneAddress) {
+  ManualClock clock;
+  AddressLimiter limiter(1, clock);
+  EXPECT_TRUE(limiter.Take("2001:db8:0:1::1").ok());
+  EXPECT_FALSE(limiter.Take("2001:db8:0:1:ffff::2").ok());
+  EXPECT_TRUE(limiter.Take("2001:db8:0:2::1").ok());
+  EXPECT_TRUE(limiter.Take("::ffff:192.0.2.1").ok());
+  EXPECT_TRUE(limiter.Take("::ffff:192.0.2.2").ok());
+}
+
+TEST(AddressLimiter, ForgetsAddressesBeforeItForgetsItsOwnLimit) {
+  ManualClock clock;
+  AddressLimiter limiter(1, clock);
+  for (size_t i = 0; i < AddressLimiter::kMaxAddresses; ++i) {
+    ASSERT_TRUE(limiter.Take(std::to_string(i)).ok());
+  }
+  EXPECT_FALSE(limiter.Take("one more").ok());
+  clock.AdvanceNanos(3'600'000'000'000);
+  EXPECT_TRUE(limiter.Take("one more").ok());
+}
+
+}  // namespace
+}  // namespace reticle::server::tenants
