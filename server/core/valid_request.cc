@@ -235,7 +235,15 @@ class RequestValidator {
     RETURN_IF_ERROR(CheckRange("priority", priority, std::numeric_limits<int32_t>::min(),
                                std::numeric_limits<int32_t>::max()));
     request_.priority_ = static_cast<int32_t>(priority);
-    request_.service_tier_ = params_.service_tier.empty() ? "default" : params_.service_tier;
+    std::string& tier = params_.service_tier;
+    if (tier.empty() || tier == "auto") tier = "default";
+    if (tier != "default" && tier != "flex" && tier != "priority") {
+      return Fail("service_tier",
+                  InvalidArgumentError("service_tier is \"%s\"; it must be auto, default, flex or "
+                                       "priority",
+                                       tier.substr(0, 64)));
+    }
+    request_.service_tier_ = tier;
     request_.tenant_ = params_.tenant;
     request_.arrival_ns_ = params_.arrival_ns;
     if (params_.timeout_ms.has_value()) {

@@ -34,7 +34,7 @@ const kBases = {
   DetokenizeRequest: ['/detokenize', { tokens: [72] }, 'DetokenizeReply'],
 };
 
-// Fields whose errors name another one.
+// Fields whose limits are those of another one, which their errors name.
 const kParams = { max_completion_tokens: 'max_tokens' };
 
 // A request that sets `name` to `value`, with what the field needs beside it.
@@ -107,7 +107,7 @@ for (const [schema, [path, base, reply]] of Object.entries(kBases)) {
         const { status, json } = await post(path, requestWith(base, name, property, value));
         assert.equal(status, 400, `${name} = ${JSON.stringify(value)} is taken`);
         check('Error', json);
-        assert.ok(String(json.error.param).split(/[.[]/)[0] === (kParams[name] ?? name), `${name} = ${JSON.stringify(value)}: param ${json.error.param}`);
+        assert.ok([name, kParams[name]].includes(String(json.error.param).split(/[.[]/)[0]), `${name} = ${JSON.stringify(value)}: param ${json.error.param}`);
       }
     }
   });
@@ -150,6 +150,7 @@ test('every endpoint of the API is described, and answers its methods alone', as
   assert.ok(routes.length > 5);
   for (const route of routes) assert.ok(description.paths[route], `${route} is not described`);
   for (const [path, methods] of Object.entries(description.paths)) {
+    if (Object.values(methods).some((operation) => operation['x-accounts'])) continue;   // not without accounts
     const url = reticle.url + path.replace('{id}', 'house');
     for (const method of ['GET', 'POST', 'PUT', 'DELETE']) {
       const response = await fetch(url, { method, body: method === 'GET' ? undefined : '{}' });
