@@ -23,24 +23,23 @@ RMS_EPS, ROPE_THETA, CONTEXT = 1e-5, 10000.0, 2048
 
 # Data.
 TOKENIZER_SEED, TOKENIZER_DOCUMENTS = 7, 30000
-ORDER_SEED = 11
-# Phases of training: seed of the documents and their number (a seed that comes again goes on where it was), what they are
-# made of (corpus.MIX), tokens a batch, share of one-turn chats whose answer is cut after CUT tokens, and the rate at the
-# begin and end of the phase (half a cosine). Once the answers are known by heart, what is left to learn is which one
-# belongs to a question, and their beginnings show that.
-NOISY = {"unknown_share": 0.18, "noise": 0.65}
+# Phases of training: seed of the documents, the number of windows (WINDOW documents that are sorted into batches), what the
+# documents are made of (corpus.MIX), and the share of one-turn chats whose answer is cut after CUT tokens: the answers are
+# soon known by heart, and what is left to learn is which one belongs to a question, which their beginnings show.
+WINDOW, CUT = 4000, 8
 PHASES = (
-    (11, 24000, {}, 2048, 0.0, 1.5e-3, 1.25e-3),
-    (11, 12000, {}, 1024, 0.65, 1.4e-3, 1.3e-3),
-    (11, 42000, {}, 2048, 0.5, 7e-4, 3.9e-4),
-    (13, 18000, {"unknown_share": 0.18}, 2048, 0.75, 3.9e-4, 3.3e-4),
-    (17, 48000, NOISY, 2048, 0.85, 4e-4, 1.5e-5),
-    (19, 66000, {**NOISY, "noise": 0.5, "short": 0.8, "wide": True}, 2048, 0.9, 5e-4, 1.5e-5),
+    (12, 140, {"prose": 0.015, "long": 0.0015, "short": 0.7, "system": 0.08, "noise": 0.25}, 0.85),
 )
-CUT = 10
-VALIDATION_SEED, VALIDATION_DOCUMENTS = 12, 300
+VALIDATION_SEED, VALIDATION_DOCUMENTS, DEVELOPMENT_SEED = 21, 300, 22
 
-# Optimiser.
+# Optimiser: the rate rises over WARMUP_STEPS, stays, and falls to zero over the last share DECAY of the windows.
 MODEL_SEED = 3
-WARMUP_STEPS = 100
-WEIGHT_DECAY, BETAS, CLIP = 0.05, (0.9, 0.98), 1.0
+BATCH_TOKENS, RATE, WARMUP_STEPS, DECAY = 2048, 1.2e-3, 200, 0.4
+WEIGHT_DECAY, BETAS, CLIP, INTENT_SHARE = 0.05, (0.9, 0.98), 1.0, 1.0
+
+
+def windows():
+    """Name, mix and share of cut answers of each window, in order."""
+    for seed, count, mix, cut_share in PHASES:
+        for k in range(count):
+            yield "%d.%d" % (seed, k), mix, cut_share
