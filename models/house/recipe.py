@@ -24,22 +24,30 @@ RMS_EPS, ROPE_THETA, CONTEXT = 1e-5, 10000.0, 2048
 # Data.
 TOKENIZER_SEED, TOKENIZER_DOCUMENTS = 7, 30000
 # Phases of training: seed of the documents, the number of windows (WINDOW documents that are sorted into batches), what the
-# documents are made of (corpus.MIX), and the share of one-turn chats whose answer is cut after CUT tokens: the answers are
-# soon known by heart, and what is left to learn is which one belongs to a question, which their beginnings show.
-WINDOW, CUT = 4000, 8
+# documents are made of (corpus.MIX), the share of one-turn chats whose answer is cut and after how many tokens, and the weight
+# of the early loss. What is hardest to learn is which answer belongs to a question, and its beginning shows that.
+WINDOW = 4000
+LEAN = {"prose": 0.006, "long": 0.0004, "short": 0.93, "system": 0.04, "noise": 0.25}
+WIDE = {**LEAN, "noise": 0.15, "drop": 0.25, "wide": 0.75}
 PHASES = (
-    (12, 140, {"prose": 0.015, "long": 0.0015, "short": 0.7, "system": 0.08, "noise": 0.25}, 0.85),
+    (12, 20, {"prose": 0.015, "long": 0.0015, "short": 0.7, "system": 0.08, "noise": 0.25}, 0.85, 8, 0.0),
+    (13, 16, LEAN, 0.92, 8, 0.0),
+    (14, 16, {**LEAN, "drop": 0.5}, 0.92, 8, 0.7),
+    (15, 12, WIDE, 0.92, 8, 0.5),
+    (16, 56, WIDE, 0.75, 5, 0.5),
 )
-VALIDATION_SEED, VALIDATION_DOCUMENTS, DEVELOPMENT_SEED = 21, 300, 22
+VALIDATION_SEED, VALIDATION_DOCUMENTS = 21, 300
+DEVELOPMENT_SEED, DEVELOPMENT_TOKENS = 22, 6
 
-# Optimiser: the rate rises over WARMUP_STEPS, stays, and falls to zero over the last share DECAY of the windows.
+# Optimiser: the rate rises over WARMUP_STEPS and goes in straight lines between the given rates at windows.
 MODEL_SEED = 3
-BATCH_TOKENS, RATE, WARMUP_STEPS, DECAY = 2048, 1.2e-3, 200, 0.4
-WEIGHT_DECAY, BETAS, CLIP, INTENT_SHARE = 0.05, (0.9, 0.98), 1.0, 1.0
+BATCH_TOKENS, WARMUP_STEPS = 2048, 200
+RATES = ((0, 1.2e-3), (52, 1.2e-3), (92, 1.2e-3 * 38 / 78), (120, 0.0))
+WEIGHT_DECAY, BETAS, CLIP = 0.05, (0.9, 0.98), 1.0
 
 
 def windows():
-    """Name, mix and share of cut answers of each window, in order."""
-    for seed, count, mix, cut_share in PHASES:
+    """Name, mix, share and length of cut answers, and weight of the early loss of each window, in order."""
+    for seed, count, *phase in PHASES:
         for k in range(count):
-            yield "%d.%d" % (seed, k), mix, cut_share
+            yield ("%d.%d" % (seed, k), *phase)

@@ -145,7 +145,7 @@ def rope(x, turns):
 class House(torch.nn.Module):
     """Parameters of one kind are fused (q with k and v, gate with up) so that each layer is four products. The products
     take operands of type `kind`, bfloat16 where the processor has it. `head` names the intent of a question from its last
-    token; it takes part in training only."""
+    token, and `early` does so after each layer but the last; they take part in training only."""
 
     def __init__(self, intents):
         super().__init__()
@@ -161,11 +161,12 @@ class House(torch.nn.Module):
         self.norms = torch.nn.ParameterList(
             [torch.nn.Parameter(torch.ones(r.DIM)) for _ in range(2 * r.LAYERS + 1)])
         self.head = matrix(intents, r.DIM)
+        self.early = torch.nn.ParameterList([matrix(intents, r.DIM) for _ in range(r.LAYERS - 1)])
         self.turns = rope_table()
 
-    def forward(self, ids, rows=None, kind=torch.float32):
+    def forward(self, ids, rows=None, kind=torch.float32, states=None):
         """ids: batch x length, each row from position 0. Returns what the output table is applied to, for all positions of
-        the flattened batch or only those of `rows`."""
+        the flattened batch or only those of `rows`; appends what comes out of each layer but the last to `states`."""
         batch, length = ids.shape
         mask = torch.full((length, length), -1e9).triu(1)
         x = F.embedding(ids.flatten(), self.embedding)
@@ -175,15 +176,24 @@ class House(torch.nn.Module):
                 x, mixed = x.index_select(0, rows), mixed.index_select(0, rows)
             x = x + Linear.apply(mixed, self.out[layer], kind)
             x = FeedForward.apply(x, self.norms[2 * layer + 1], self.up[layer], self.down[layer], kind)
+            if states is not None and layer < r.LAYERS - 1:
+                states.append(x)
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + r.RMS_EPS) * self.norms[2 * r.LAYERS]
 
     def losses(self, batch, kind):
-        """Mean cross entropies of the next tokens that count, and of the intents of the questions."""
+        """Mean cross entropies of the next tokens that count, of the intents of the questions, and of the same as named after
+        each earlier layer."""
         ids, rows, targets, asked, intents = batch
-        hidden = self(ids, rows, kind)
+        states = []
+        hidden = self(ids, rows, kind, states)
         tokens = F.cross_entropy(Linear.apply(hidden, self.embedding, kind), targets)
         named = F.cross_entropy(Linear.apply(hidden.index_select(0, asked), self.head, kind), intents)
-        return tokens, named
+        places, early = rows.index_select(0, asked), 0
+        for x, head in zip(states, self.early):
+            x = x.index_select(0, places)
+            x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + r.RMS_EPS)
+            early = early + F.cross_entropy(Linear.apply(x, head, kind), intents) / len(states)
+        return tokens, named, early
 
 
 def document_texts(document):
@@ -230,17 +240,17 @@ def make_batches(documents, rng, batch_tokens):
     return groups
 
 
-def window_batches(texts, tokenizer, name, mix, cut_share):
+def window_batches(texts, tokenizer, name, mix, cut_share, cut):
     """The batches of one window of documents: a pure function of the window's name."""
     rng = random.Random(name + " order")
-    documents = [encode_document(d, tokenizer, r.CUT if rng.random() < cut_share else 0)
+    documents = [encode_document(d, tokenizer, cut if rng.random() < cut_share else 0)
                  for d in texts.documents(name, r.WINDOW, **mix)]
     return make_batches(documents, rng, r.BATCH_TOKENS)
 
 
-def rate(progress, step):
-    """The rate when that share of the windows is done: constant, then a straight line to zero."""
-    return r.RATE * min(1, (step + 1) / r.WARMUP_STEPS, (1 - progress) / r.DECAY)
+def rate(window, step):
+    """The rate at a point in time: windows done, with the share of the one in progress, and steps done."""
+    return float(np.interp(window, *zip(*r.RATES))) * min(1, (step + 1) / r.WARMUP_STEPS)
 
 
 def tensors_of(batch, pad):
@@ -344,7 +354,7 @@ class Development:
         self.special, rng = tokenizer.special, random.Random(r.DEVELOPMENT_SEED)
         self.prompts, self.intents, self.files, self.answers = [], [], [], []
         for index, intent in enumerate(texts.intents + [texts.unknown]):
-            answers = {tuple(tokenizer.encode(a)[:r.CUT - 2]) for a in intent.answers}
+            answers = {tuple(tokenizer.encode(a)[:r.DEVELOPMENT_TOKENS]) for a in intent.answers}
             for origin, template in intent.held:
                 question = texts.develop(template, rng)
                 self.prompts.append([self.special[r.BEGIN], self.special[r.USER]] + tokenizer.encode(question) +
@@ -363,7 +373,7 @@ class Development:
         for group in groups.values():
             ids = torch.tensor([self.prompts[k] for k in group])
             start = ids.shape[1]
-            for step in range(r.CUT - 2):
+            for step in range(r.DEVELOPMENT_TOKENS):
                 length = ids.shape[1]
                 hidden = model(ids, torch.arange(len(group)) * length + length - 1, kind)
                 if step == 0:
@@ -424,12 +434,12 @@ def main():
     held = [tensors_of(b, pad) for b in make_batches(held, random.Random(r.VALIDATION_SEED), r.BATCH_TOKENS)]
     development = Development(texts, tokenizer)
     print("%d parameters, %d windows of %d documents, %s, %d threads, from window %d"
-          % (sum(p.numel() for p in model.parameters()) - model.head.numel(), len(windows), r.WINDOW,
+          % (sum(p.numel() for p in model.parameters()) - r.LAYERS * model.head.numel(), len(windows), r.WINDOW,
              "bf16" if half else "f32", args.threads, first), flush=True)
 
     def validate():
         with torch.no_grad():
-            return np.mean([[x.item() for x in model.losses(batch, kind)] for batch in held], 0)
+            return np.mean([[x.item() for x in model.losses(batch, kind)[:2]] for batch in held], 0)
 
     def save(window):
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "window": window, "step": step,
@@ -442,15 +452,16 @@ def main():
             log.writerow(["window", "step", "tokens", "answer_loss", "intent_loss", "validation_answer_loss",
                           "validation_intent_loss", "rate", "tokens_per_second"])
         for window in range(first, len(windows)):
-            batches = window_batches(texts, tokenizer, *windows[window])
+            *documents, early_share = windows[window]
+            batches = window_batches(texts, tokenizer, *documents)
             start, seen, running = time.time(), 0, []
             for k, batch in enumerate(batches):
-                now = rate((window + k / len(batches)) / len(windows), step)
+                now = rate(window + k / len(batches), step)
                 for group in optimiser.param_groups:
                     group["lr"] = now
                 optimiser.zero_grad(set_to_none=True)
-                answer_loss, intent_loss = model.losses(tensors_of(batch, pad), kind)
-                (answer_loss + r.INTENT_SHARE * intent_loss).backward()
+                answer_loss, intent_loss, early_loss = model.losses(tensors_of(batch, pad), kind)
+                (answer_loss + intent_loss + early_share * early_loss if early_share else answer_loss + intent_loss).backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), r.CLIP)
                 optimiser.step()
                 running.append((answer_loss.item(), intent_loss.item()))

@@ -23,8 +23,9 @@ INTENT_FILES = ("reticle.txt", "hardwired.txt", "serving.txt", "smalltalk.txt")
 WORDING_FILES = ("wordings_reticle.txt", "wordings_serving.txt", "wordings_hardwired.txt", "wordings_unknown.txt")
 
 # What documents are made of: the shares of prose, of very long chats, of chats held to one turn and of those with a system
-# text; of questions outside the field, of questions from the further wordings, and of noisy ones.
-MIX = {"prose": 0.05, "long": 0.004, "short": 0.0, "system": 0.14, "unknown": 0.15, "wide": 0.6, "noise": 0.0}
+# text; of questions outside the field, of questions from the further wordings, of noisy ones, and of those that lose words.
+MIX = {"prose": 0.05, "long": 0.004, "short": 0.0, "system": 0.14, "unknown": 0.15, "wide": 0.6, "noise": 0.0,
+       "drop": 0.0}
 
 WHATIS = """what is X|what is X|what is X|what's X|whats X|what is X exactly|explain X|explain X to me|can you explain X
 could you explain what X is|tell me about X|tell me about X|what does X mean|define X|X|X|what do you mean by X|what is meant by X
@@ -318,6 +319,8 @@ class Corpus:
                 question += rng.choice((". ", "? ", ", ", " and ", ": ")) + self._question(intent, rng)
             else:
                 question = scramble(question, self.words, rng)
+        if self.mix["drop"] and rng.random() < self.mix["drop"]:
+            question = drop_words(question, rng)
         question = self._style(question, rng)
         return intent, question, rng.choice(intent.answers)
 
@@ -387,6 +390,15 @@ def keywords(text, rng):
     if rng.random() < 0.5:
         rng.shuffle(words)
     return " ".join(words)
+
+
+def drop_words(text, rng):
+    """Drops up to every second word and often loses the order of the rest, so that each word has to tell what it can."""
+    words, share = text.split(), rng.uniform(0.05, 0.5)
+    kept = [w for w in words if rng.random() >= share] or [rng.choice(words)]
+    if rng.random() < 0.4:
+        rng.shuffle(kept)
+    return " ".join(kept)
 
 
 def scramble(text, words, rng):

@@ -19,7 +19,7 @@ def main():
         sys.exit("expected 150 different questions, found %d" % len(held_out))
     texts, seen, leaked = corpus.Corpus(), set(), set()
     streams = [texts.documents(recipe.TOKENIZER_SEED, recipe.TOKENIZER_DOCUMENTS)]
-    streams += [texts.documents(name, recipe.WINDOW, **mix) for name, mix, _ in recipe.windows()]
+    streams += [texts.documents(name, recipe.WINDOW, **mix) for name, mix, *_ in recipe.windows()]
     for document in itertools.chain(*streams):
         if document[0] == "chat":
             for question, *_ in document[2]:
