@@ -34,7 +34,8 @@ PHASES = (
     (13, 16, LEAN, 0.92, 8, 0.0),
     (14, 16, {**LEAN, "drop": 0.5}, 0.92, 8, 0.7),
     (15, 12, WIDE, 0.92, 8, 0.5),
-    (16, 56, WIDE, 0.75, 5, 0.5),
+    (16, 40, WIDE, 0.75, 5, 0.5),
+    (17, 12, WIDE, 0.5, 5, 0.5),
 )
 VALIDATION_SEED, VALIDATION_DOCUMENTS = 21, 300
 DEVELOPMENT_SEED, DEVELOPMENT_TOKENS = 22, 6
@@ -42,7 +43,7 @@ DEVELOPMENT_SEED, DEVELOPMENT_TOKENS = 22, 6
 # Optimiser: the rate rises over WARMUP_STEPS and goes in straight lines between the given rates at windows.
 MODEL_SEED = 3
 BATCH_TOKENS, WARMUP_STEPS = 2048, 200
-RATES = ((0, 1.2e-3), (52, 1.2e-3), (92, 1.2e-3 * 38 / 78), (120, 0.0))
+RATES = ((0, 1.2e-3), (52, 1.2e-3), (92, 5.846e-4), (104, 3.341e-4), (116, 0.0))
 WEIGHT_DECAY, BETAS, CLIP = 0.05, (0.9, 0.98), 1.0
 
 
