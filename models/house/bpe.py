@@ -37,8 +37,9 @@ def _char_class(initial):
 
 
 @functools.lru_cache(None)
-def _pattern():
-    letter, number = _char_class("L"), _char_class("N")
+def _pattern(ascii_only):
+    """For ASCII text short classes do the same, only faster."""
+    letter, number = ("A-Za-z", "0-9") if ascii_only else (_char_class("L"), _char_class("N"))
     return re.compile(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
         rf"|[^\r\n{letter}{number}]?[{letter}]+"
@@ -47,9 +48,13 @@ def _pattern():
         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
+def to_alphabet(word):
+    return "".join([BYTE_TO_CHAR[b] for b in word.encode("utf-8")])
+
+
 def split_words(text):
     """Pre-tokens of the text, in the byte alphabet."""
-    return ["".join(BYTE_TO_CHAR[b] for b in word.encode("utf-8")) for word in _pattern().findall(text)]
+    return [to_alphabet(word) for word in _pattern(text.isascii()).findall(text)]
 
 
 def train(texts, merge_count):
@@ -94,7 +99,7 @@ class Tokenizer:
         self.ids = {token: i for i, token in enumerate(tokens)}
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.special = {token: self.ids[token] for token in special}
-        self.cache = {}
+        self.known = {}  # ids of the words met so far
 
     @classmethod
     def learn(cls, texts, size, special):
@@ -107,20 +112,23 @@ class Tokenizer:
         return tokenizer
 
     def _word(self, word):
-        found = self.cache.get(word)
-        if found is None:
-            pieces = list(word)
-            while len(pieces) > 1:
-                rank, k = min((self.ranks.get(pair, sys.maxsize), k) for k, pair in enumerate(zip(pieces, pieces[1:])))
-                if rank == sys.maxsize:
-                    break
-                pieces[k:k + 2] = [pieces[k] + pieces[k + 1]]
-            found = self.cache[word] = [self.ids[p] for p in pieces]
-        return found
+        pieces = list(word)
+        while len(pieces) > 1:
+            rank, k = min((self.ranks.get(pair, sys.maxsize), k) for k, pair in enumerate(zip(pieces, pieces[1:])))
+            if rank == sys.maxsize:
+                break
+            pieces[k:k + 2] = [pieces[k] + pieces[k + 1]]
+        return [self.ids[p] for p in pieces]
 
     def encode(self, text):
         """Token ids of plain text: markers of special tokens in it are plain text."""
-        return [i for word in split_words(text) for i in self._word(word)]
+        ids = []
+        for word in _pattern(text.isascii()).findall(text):
+            found = self.known.get(word)
+            if found is None:
+                found = self.known[word] = self._word(to_alphabet(word))
+            ids += found
+        return ids
 
     def decode(self, ids):
         text = "".join(self.tokens[i] for i in ids if self.tokens[i] not in self.special)

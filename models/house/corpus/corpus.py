@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Reads the corpus texts of this folder and makes training documents from them.
 
-Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, more.txt, unknown.txt):
+Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, unknown.txt, wordings_*.txt):
   == NAME        begins an intent
   topic: T       follow-up questions apply after any intent with the same topic
   define: A|B    noun phrases; every phrasing of "what is ..." in WHATIS is applied to them
@@ -11,8 +11,7 @@ Text format (reticle.txt, hardwired.txt, serving.txt, smalltalk.txt, more.txt, u
   more: TEXT     an answer to "tell me more"
 A document is prose, or a chat: (system text or "", [(user, assistant), ...]).
 synonyms.txt and contexts.txt then vary the wording of any question, known or unknown alike. With `noise`, that share of
-the questions is also reworded from thesaurus.txt, loses, moves and gains words (words.txt), or is two questions of one
-intent in a row.
+the questions also loses, moves and gains words (words.txt), or is two questions of one intent in a row.
 Everything is a pure function of the seed.
 """
 import os
@@ -21,10 +20,12 @@ import re
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INTENT_FILES = ("reticle.txt", "hardwired.txt", "serving.txt", "smalltalk.txt")
+WORDING_FILES = ("wordings_reticle.txt", "wordings_serving.txt", "wordings_hardwired.txt", "wordings_unknown.txt")
 
-# What documents are made of: the share of questions outside the field, of noisy questions, of chats that are held to one
-# turn, and whether the templates of more.txt take part.
-MIX = {"unknown_share": 0.24, "noise": 0.0, "short": 0.0, "wide": False}
+# What documents are made of: the shares of prose, of very long chats, of chats held to one turn and of those with a system
+# text; of questions outside the field, of questions from the further wordings, of noisy ones, and of those that lose words.
+MIX = {"prose": 0.05, "long": 0.004, "short": 0.0, "system": 0.14, "unknown": 0.15, "wide": 0.6, "noise": 0.0,
+       "drop": 0.0}
 
 WHATIS = """what is X|what is X|what is X|what's X|whats X|what is X exactly|explain X|explain X to me|can you explain X
 could you explain what X is|tell me about X|tell me about X|what does X mean|define X|X|X|what do you mean by X|what is meant by X
@@ -149,6 +150,7 @@ class Intent:
     def __init__(self, name):
         self.name, self.topic = name, ""
         self.defines, self.questions, self.followups, self.answers, self.more = [], [], [], [], []
+        self.extra, self.held = [], []  # further wordings, and those held out
 
 
 def parse_intents(lines):
@@ -185,7 +187,8 @@ def weight(tree_text):
 
 
 class Corpus:
-    def __init__(self):
+    def __init__(self, hold_out=30):
+        """One in `hold_out` further wordings stays out of the questions and is kept in `held` of its intent."""
         macros = {}
         for line in read_lines("macros.txt"):
             if line and not line.startswith("#"):
@@ -203,25 +206,30 @@ class Corpus:
             intent.weights = [weight(q) for q in intent.questions]
             if intent.defines:
                 intent.weights.append(sum(intent.weights) * 0.6 + 6)
-            intent.draw = sum(intent.weights) ** 0.5
-            intent.extra = []
-        by_name = {intent.name: intent for intent in self.intents}
-        for more in parse_intents(read_lines("more.txt")):
-            by_name[more.name].extra = more.questions
+            intent.draw = sum(intent.weights) ** 0.25
         self.unknown = parse_intents(["== unknown"] + unknown)[0]
-        self.unknown.extra = []
         self.unknown.weights = [weight(q) for q in self.unknown.questions]
+        by_name = {intent.name: intent for intent in self.intents + [self.unknown]}
+        for name in WORDING_FILES:
+            for more in parse_intents(["== unknown"] * ("unknown" in name) + read_lines(name)):
+                intent = by_name[more.name]
+                for k, template in enumerate(more.questions):
+                    if k % hold_out == 4:
+                        intent.held.append((name, template))
+                    else:
+                        intent.extra.append(template)
+        self.index = {intent: k for k, intent in enumerate(self.intents + [self.unknown])}
         self.prose = [p.strip() for p in "\n".join(read_lines("prose.txt")).split("\n\n") if p.strip()]
         self.systems = [s for s in read_lines("system.txt") if s]
         self.synonyms = read_synonyms("synonyms.txt")
-        self.thesaurus = read_synonyms("thesaurus.txt")
         contexts = [line.partition(" ") for line in read_lines("contexts.txt")]
         self.before = [text for kind, _, text in contexts if kind == "before"]
         self.after = [text for kind, _, text in contexts if kind == "after"]
         self.mix = dict(MIX)
         self.words = [w for line in read_lines("words.txt") if not line.startswith("#") for w in line.split()]
         self.held_out = {normalise(line.partition(" => ")[0])
-                         for line in read_lines(os.path.join("..", "eval", "questions.txt")) if " => " in line}
+                         for name in ("questions.txt", "fresh.txt")
+                         for line in read_lines(os.path.join("..", "eval", name)) if " => " in line}
         self.draws = [i.draw for i in self.intents]
         self.by_topic = {}
         for intent in self.intents:
@@ -230,7 +238,7 @@ class Corpus:
 
     # --- questions -------------------------------------------------------------------------------------------------
     def _question(self, intent, rng):
-        if self.mix["wide"] and intent.extra and rng.random() < 0.3:
+        if intent.extra and rng.random() < self.mix["wide"]:
             return self.grammar.expand(rng.choice(intent.extra), rng)
         index = rng.choices(range(len(intent.weights)), intent.weights)[0]
         if index == len(intent.questions):
@@ -244,7 +252,7 @@ class Corpus:
         """Gives a question the looks of what people type: case, punctuation, politeness, typing errors."""
         ask = bool(QUESTION.match(text))
         if rng.random() < (0.2 if plain else 0.5):
-            text = self._reword(text, rng, self.synonyms, 0.25)
+            text = self._reword(text, rng, 0.25)
         if not plain:
             roll = rng.random()
             if roll < 0.03:
@@ -273,13 +281,16 @@ class Corpus:
             text += "?" if ask else rng.choice((".", "", "!", "."))
         return text
 
-    @staticmethod
-    def _reword(text, rng, synonyms, share):
+    def develop(self, template, rng):
+        """A question of a held-out template."""
+        return self._style(self.grammar.expand(template, rng), rng, True)
+
+    def _reword(self, text, rng, share):
         """Replaces that share of the words and pairs of words that have synonyms."""
         words, out, k = text.split(" "), [], 0
         while k < len(words):
             for size in (2, 1):
-                options = synonyms.get(" ".join(words[k:k + size]).lower()) if k + size <= len(words) else None
+                options = self.synonyms.get(" ".join(words[k:k + size]).lower()) if k + size <= len(words) else None
                 if options and rng.random() < share:
                     swap = rng.choice(options)
                     if swap.startswith("'") and out:
@@ -298,19 +309,18 @@ class Corpus:
 
     def turn(self, rng):
         """One question that stands alone; returns (intent, question, answer)."""
-        if rng.random() < self.mix["unknown_share"]:
+        if rng.random() < self.mix["unknown"]:
             intent = self.unknown
         else:
             intent = self._known(rng)
         question = self._question(intent, rng)
         if self.mix["noise"] and rng.random() < self.mix["noise"]:
-            if rng.random() < 0.7:
-                question = self._reword(question, rng, self.thesaurus, 0.4)
-            roll = rng.random()
-            if roll < 0.15:
+            if rng.random() < 0.2:
                 question += rng.choice((". ", "? ", ", ", " and ", ": ")) + self._question(intent, rng)
-            elif roll < 0.75:
+            else:
                 question = scramble(question, self.words, rng)
+        if self.mix["drop"] and rng.random() < self.mix["drop"]:
+            question = drop_words(question, rng)
         question = self._style(question, rng)
         return intent, question, rng.choice(intent.answers)
 
@@ -334,15 +344,15 @@ class Corpus:
             turns = rng.choices((1, 2, 3, 4, 6), (70, 17, 8, 4, 1))[0]
             if self.mix["short"] and rng.random() < self.mix["short"]:
                 turns = 1
-        system = rng.choice(self.systems) if rng.random() < 0.14 else ""
+        system = rng.choice(self.systems) if rng.random() < self.mix["system"] else ""
         intent, question, answer = self.turn(rng)
-        messages = [(question, answer)]
+        messages = [(question, answer, self.index[intent])]
         for _ in range(turns - 1):
             if rng.random() < 0.6:
                 intent, question, answer = self._followup(intent, rng)
             else:
                 intent, question, answer = self.turn(rng)
-            messages.append((question, answer))
+            messages.append((question, answer, None if answer in intent.more else self.index[intent]))
         return system, messages
 
     def paragraph(self, rng):
@@ -362,14 +372,14 @@ class Corpus:
         for _ in range(count):
             self.mix = {**MIX, **mix}
             document = self._document(rng)
-            if document[0] == "prose" or not any(normalise(q) in self.held_out for q, _ in document[2]):
+            if document[0] == "prose" or not any(normalise(turn[0]) in self.held_out for turn in document[2]):
                 yield document
 
     def _document(self, rng):
         roll = rng.random()
-        if roll < 0.05:
+        if roll < self.mix["prose"]:
             return ("prose", self.paragraph(rng))
-        if roll < 0.056:
+        if roll < self.mix["prose"] + self.mix["long"]:
             return ("chat",) + self.chat(rng, turns=rng.randrange(8, 36))
         return ("chat",) + self.chat(rng)
 
@@ -380,6 +390,15 @@ def keywords(text, rng):
     if rng.random() < 0.5:
         rng.shuffle(words)
     return " ".join(words)
+
+
+def drop_words(text, rng):
+    """Drops up to every second word and often loses the order of the rest, so that each word has to tell what it can."""
+    words, share = text.split(), rng.uniform(0.05, 0.5)
+    kept = [w for w in words if rng.random() >= share] or [rng.choice(words)]
+    if rng.random() < 0.4:
+        rng.shuffle(kept)
+    return " ".join(kept)
 
 
 def scramble(text, words, rng):

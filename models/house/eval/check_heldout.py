@@ -17,14 +17,12 @@ def main():
     held_out = {corpus.normalise(q.text): q.text for q in questions}
     if len(held_out) != 150:
         sys.exit("expected 150 different questions, found %d" % len(held_out))
-    texts, totals, seen, leaked = corpus.Corpus(), {}, set(), set()
-    for seed, count, mix, *_ in recipe.PHASES:
-        totals[seed] = (totals.get(seed, (0,))[0] + count, mix)
+    texts, seen, leaked = corpus.Corpus(), set(), set()
     streams = [texts.documents(recipe.TOKENIZER_SEED, recipe.TOKENIZER_DOCUMENTS)]
-    streams += [texts.documents(seed, count, **mix) for seed, (count, mix) in totals.items()]
+    streams += [texts.documents(name, recipe.WINDOW, **mix) for name, mix, *_ in recipe.windows()]
     for document in itertools.chain(*streams):
         if document[0] == "chat":
-            for question, _ in document[2]:
+            for question, *_ in document[2]:
                 key = corpus.normalise(question)
                 seen.add(key)
                 if key in held_out:
