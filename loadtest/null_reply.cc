@@ -74,7 +74,7 @@ NullReplies::NullReplies(const std::string& model, int64_t tokens_per_event, boo
     AppendInteger(out, UnixSeconds());
     out.append(R"(,"model":)");
     AppendJsonString(out, model);
-    out.append(R"(,"system_fingerprint":"fp_000000000000","choices":[)");
+    out.append(R"(,"system_fingerprint":"fp_000000000000","service_tier":"default","choices":[)");
   };
   event_head_ = "data: ";
   head(event_head_, chat ? "chat.completion.chunk" : "text_completion");
@@ -117,7 +117,7 @@ void NullReplies::AppendUsage(std::string& out, const NullRequest& request) cons
   out.append(R"(,"prompt_tokens_details":{"cached_tokens":0},)");
   out.append(R"("completion_tokens_details":{"reasoning_tokens":0},)");
   out.append(R"("reticle":{"queue_ms":0.000,"prompt_ms":0.000,"completion_ms":0.000,)");
-  out.append(R"("device_ms":0.000,"energy_mj":0.000}})");
+  out.append(R"("device_ms":0.000,"energy_mj":0.000,"recoveries":0}})");
 }
 
 void NullReplies::AppendStreamEnd(std::string& out, const NullRequest& request) const {

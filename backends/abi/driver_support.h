@@ -177,7 +177,7 @@ class CompletionQueue {
   };
 
   void Grow() {
-    std::vector<Entry> larger(std::max<size_t>(64, entries_.size() * 2));
+    std::vector<Entry> larger(std::max<size_t>(2048, entries_.size() * 2));
     for (size_t i = head_; i < tail_; ++i) {
       larger[i & (larger.size() - 1)] = std::move(entries_[i & (entries_.size() - 1)]);
     }

@@ -268,7 +268,7 @@ absl::Status LoadedModel::AddEntries(const Adapter* adapter) {
     entry->id = NameOn(name, group);
     if (group == 0) {
       if (adapter == nullptr) entry->aliases = common_.aliases;
-      entry->aliases.push_back(name + "@" + groups_[0]->name());
+      entry->unlisted_alias = name + "@" + groups_[0]->name();
     }
     if (adapter != nullptr) {
       entry->adapter = adapter->id;

@@ -10,8 +10,8 @@ namespace reticle::server {
 namespace {
 
 bool Answers(const ModelEntry& model, std::string_view name) {
-  return model.id == name || std::any_of(model.aliases.begin(), model.aliases.end(),
-                                         [&](const std::string& alias) { return alias == name; });
+  return model.id == name || (!name.empty() && model.unlisted_alias == name) ||
+         std::ranges::find(model.aliases, name) != model.aliases.end();
 }
 
 }  // namespace
@@ -26,6 +26,9 @@ absl::Status ModelRegistry::Add(std::shared_ptr<const ModelEntry> model) {
       if (Answers(*present, alias)) {
         return AlreadyExistsError("model alias \"%s\" is already served", alias);
       }
+    }
+    if (Answers(*present, model->unlisted_alias)) {
+      return AlreadyExistsError("model alias \"%s\" is already served", model->unlisted_alias);
     }
   }
   models_.push_back(std::move(model));

@@ -49,6 +49,7 @@ struct ModelLimits {
 struct ModelEntry {
   std::string id;
   std::vector<std::string> aliases;
+  std::string unlisted_alias;  // a further one, which lists of models leave out; may be empty
   int64_t created_unix_s = 0;
   std::string owned_by = "reticle";
   std::string fingerprint;  // of image and version: the replies' system_fingerprint

@@ -43,15 +43,15 @@ std::vector<Subject> Subjects(uint32_t vocab) {
   greedy.frequency_penalty = 0.2f;
   greedy.logprobs = 3;
   auto& nucleus = add("seeded, top_p and penalties", 150, 14);
-  nucleus.temperature = 0.9f;
-  nucleus.top_p = 0.9f;
+  nucleus.temperature = 1.6f;  // a trained model is sure of itself
+  nucleus.top_p = 0.95f;
   nucleus.repetition_penalty = 1.1f;
   nucleus.frequency_penalty = 0.4f;
   nucleus.presence_penalty = 0.3f;
   nucleus.seed = 1234567;
   nucleus.logprobs = 5;
   auto& stops = add("seeded, top_k, min_p, bias and stop ids", 45, 14);
-  stops.temperature = 1.3f;
+  stops.temperature = 1.8f;
   stops.top_k = 40;
   stops.min_p = 0.02f;
   stops.seed = 99;
@@ -60,12 +60,12 @@ std::vector<Subject> Subjects(uint32_t vocab) {
   for (TokenId token = 0; token < vocab; token += 12) stops.stop_ids.push_back(token);
   stops.logprobs = 1;
   auto& prompt = add("seeded, prompt log-probabilities", 59, 8);
-  prompt.temperature = 0.7f;
+  prompt.temperature = 1.4f;
   prompt.seed = 5;
   prompt.prompt_logprobs = 2;
   prompt.logprobs = 2;
-  auto& plain = add("seeded, temperature 1", 90, 12);
-  plain.temperature = 1.0f;
+  auto& plain = add("seeded, high temperature", 90, 12);
+  plain.temperature = 1.7f;
   plain.seed = 31337;
   return subjects;
 }
