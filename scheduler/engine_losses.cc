@@ -25,13 +25,15 @@ void Engine::Impl::OnDeviceLost(const absl::Status& status, bool hung) {
   device_clock_.Forget();
   loss_ = UnavailableError("device '%s' is lost: %s", capabilities_.device_name, status.message());
   LogWarning("%s", loss_.message());
-  probe_.OnDeviceLost(hung);
   reachable_ = false;
-  if (state_.load() == DeviceState::kFenced) {
+  const bool fenced = state_.load() == DeviceState::kFenced;
+  if (!fenced) SetState(DeviceState::kLost);
+  // Whoever counts the loss finds the device lost.
+  probe_.OnDeviceLost(hung);
+  if (fenced) {
     ForgetDevice();
     return;
   }
-  SetState(DeviceState::kLost);
   const std::vector<Sequence*> running = running_;
   for (Sequence* sequence : running) {
     if (sequence->state == Sequence::State::kRunning) Recover(sequence, loss_);

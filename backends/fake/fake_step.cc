@@ -7,6 +7,8 @@
 namespace reticle::backends::fake {
 namespace {
 
+constexpr uint64_t kMostBehindNs = 1'000'000;
+
 template <typename T>
 void Add(std::atomic<T>& counter, T amount) {
   counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
@@ -15,16 +17,14 @@ void Add(std::atomic<T>& counter, T amount) {
 }  // namespace
 
 void FakeDevice::Advance(size_t wanted) {
-  uint64_t now = host_.now_ns(host_.context);
+  // Only what is due now: where the host computes slower than the pace, the loop would not end.
+  const uint64_t now = host_.now_ns(host_.context);
   while (queue_.size() < wanted && !IsHung() && !IsLost()) {
     if (!step_runs_) {
       if (active_.empty()) return;
       StartStep(now);
     }
-    if (step_end_ns_ > now) {
-      now = host_.now_ns(host_.context);
-      if (step_end_ns_ > now) return;
-    }
+    if (step_end_ns_ > now) return;
     FinishStep();
   }
 }
@@ -44,8 +44,10 @@ void FakeDevice::StartStep(uint64_t now) {
     if (sequence->view.adapter != adapter) length += options_.adapter_swap_ns;
     adapter = sequence->view.adapter;
   }
-  // A device that stays busy goes on by itself, whenever the host looks.
-  step_start_ns_ = busy_ && options_.step_ns > 0 ? step_end_ns_ : now;
+  // A device that stays busy goes on by itself, whenever the host looks; a host that is slower than
+  // the pace is not asked to make up for it.
+  const uint64_t earliest = now - std::min(now, kMostBehindNs);
+  step_start_ns_ = busy_ && options_.step_ns > 0 ? std::max(step_end_ns_, earliest) : now;
   step_end_ns_ = step_start_ns_ + length;
   step_runs_ = true;
 }

@@ -115,9 +115,9 @@ class Fire {
   explicit Fire(const FireOptions& options) : options_(options), random_(options.seed + 1) {}
 
   absl::StatusOr<FireReport> Run() {
-    ASSIGN_OR_RETURN(group_, OpenGroup(options_.cards, true));
-    subjects_ = MakeSubjects(options_, group_->dispatcher().capabilities());
+    // Cards are found by their names: the calm one is gone before the others come.
     RETURN_IF_ERROR(FindExpected());
+    ASSIGN_OR_RETURN(group_, OpenGroup(options_.cards, true));
     RETURN_IF_ERROR(group_->Start(nullptr));
     const int64_t start_ns = Clock::Monotonic().NowNanos();
     int64_t progress_ns = start_ns;
@@ -164,6 +164,7 @@ class Fire {
   // Each request alone, on a card that nothing happens to.
   absl::Status FindExpected() {
     ASSIGN_OR_RETURN(const std::unique_ptr<server::cli::DeviceGroup> calm, OpenGroup(1, false));
+    subjects_ = MakeSubjects(options_, calm->dispatcher().capabilities());
     RETURN_IF_ERROR(calm->Start(nullptr));
     for (size_t i = 0; i < subjects_.size(); ++i) {
       Request request;

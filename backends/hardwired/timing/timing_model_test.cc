@@ -137,7 +137,7 @@ TEST(EnergyMeterTest, StreamsShareWhatTheDeviceTakes) {
   EXPECT_DOUBLE_EQ(meter.watts(), 200);
   meter.SetStreams(at(30), 0);
   EXPECT_NEAR(meter.total_nj(), (40 + 120 + 200) * 1e7, 1);
-  EXPECT_NEAR(meter.per_stream_nj(), (120 + 200 / 2) * 1e7, 1);
+  EXPECT_NEAR(meter.per_stream_nj(), 220e7, 1);
   EXPECT_EQ(meter.busy_ns(), 20'000'000);
   const double cool = meter.celsius();
   meter.set_hot(true);
