@@ -151,6 +151,7 @@ absl::Status ReadToolChoice(std::string_view name, const Json& value, Draft& dra
 
 absl::Status ReadModalities(std::string_view name, const Json& value, Draft&) {
   std::vector<std::string> modalities;
+  if (value.is_string()) return TypeError(name, value, "a list of strings");
   RETURN_IF_ERROR(ReadStringOrList(name, value, modalities));
   for (const std::string& modality : modalities) {
     if (modality != "text") return UnsupportedField(name, "only \"text\" is offered");

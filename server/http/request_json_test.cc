@@ -123,6 +123,7 @@ TEST(RequestJsonTest, NothingIsIgnoredSilently) {
   EXPECT_EQ(refused(R"("stream_options":{"include_usage":true})"), "stream_options");
   EXPECT_EQ(refused(R"("stream":true,"stream_options":{"x":1})"), "stream_options.x");
   EXPECT_EQ(refused(R"("use_beam_search":false,"echo":false,"modalities":["text"])"), "accepted");
+  EXPECT_EQ(refused(R"("modalities":"text")"), "modalities");
 }
 
 TEST(RequestJsonTest, MessagesNameTheirPlace) {

@@ -61,7 +61,7 @@ function request(operation) {
   const schema = resolve(body);
   const offered = { ...schema, properties: {} };
   const refused = [];
-  for (const [name, property] of Object.entries(schema.properties)) {
+  for (const [name, property] of Object.entries(schema.properties ?? {})) {
     if (property['x-refused']) refused.push(name);
     else offered.properties[name] = property;
   }
