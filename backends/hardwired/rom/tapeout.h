@@ -27,12 +27,12 @@ struct TapeoutOptions {
   // With k3And6: bits a weight that the matrices may take on average, scales included.
   double bits_per_weight = 4.0;
   // Inputs of the matrices are gathered here. Not needed for 8 bits.
-  std::vector<TokenText> calibration;
+  std::vector<TokenText> calibration = {};
   // Where source and image are compared; empty: they are not.
-  std::vector<TokenText> held_out;
+  std::vector<TokenText> held_out = {};
   int threads = 1;
   // Told what is being done and which share of it is done, from time to time.
-  std::function<void(std::string_view stage, double share)> progress;
+  std::function<void(std::string_view stage, double share)> progress = {};
 };
 
 // "8", "6", "3" or "3/6". INVALID_ARGUMENT for other texts.
