@@ -316,8 +316,8 @@ TEST_F(FailoverTest, NobodyComesBackInTime) {
 
 TEST_F(FailoverTest, ADeviceWithAnotherContextDoesNotTakeWhatItWouldEndElsewhere) {
   ManualClock clock;
-  TestEngine small({{"context", "64"}});
-  TestEngine large({{"context", "4096"}});
+  TestEngine small(FakeOptionList{{"context", "64"}});
+  TestEngine large(FakeOptionList{{"context", "4096"}});
   auto dispatcher = Dispatcher::Create({&*small, &*large});
   ASSERT_TRUE(dispatcher.ok());
   auto fits = MakeClient(MakeRequest(MakePrompt(4), 20));

@@ -139,7 +139,7 @@ class ServedFleetTest(unittest.TestCase):
             models = {model["id"]: model for model in json.loads(data)["data"]}
             self.assertEqual(models["second"]["parent"], "tiny")
             self.assertEqual(models["tiny"]["parent"], None)
-            self.assertIn("first@fake", models)
+            self.assertEqual(server.text(3, model="first@fake")[0], first)
             status, reply = server.admin("GET", "/admin/adapters")
             self.assertEqual([adapter["name"] for adapter in reply["adapters"]], ["first", "second"])
             self.assertEqual(server.admin("DELETE", "/admin/adapters/second")[0], 200)
@@ -165,7 +165,9 @@ class ServedFleetTest(unittest.TestCase):
             self.assertEqual(models["tiny"]["device"], "fake")
             self.assertEqual(models["tiny@taalas-hc1"]["device"], "taalas-hc1")
             self.assertEqual(models["tiny@taalas-hc1"]["max_model_len"], 6144)
-            self.assertIn("tiny@fake", models)
+            # The first device's full name works, and lists leave it out.
+            self.assertNotIn("tiny@fake", models)
+            self.assertEqual(server.text(1, model="tiny@fake")[0], server.text(1)[0])
             text, usage = server.text(1, model="tiny@taalas-hc1")
             self.assertIn("played, not computed", text)
             cost = usage["reticle"]

@@ -1,10 +1,10 @@
 // What the vector tests share: the npm packages, their corrected copies, and the comparison.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
-const kModules = join(import.meta.dirname, '..', 'npm', 'node_modules');
+const kModules = join(dirname(fileURLToPath(import.meta.url)), '..', 'npm', 'node_modules');
 
 export function fail(message) {
   console.error(message);

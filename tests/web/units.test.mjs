@@ -1,10 +1,13 @@
 // The page's scripts without a browser: markdown, events, numbers and the store.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { webcrypto } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { elements, fakeDocument, serialise } from './fake_dom.mjs';
+
+globalThis.crypto ??= webcrypto;  // Node 18 has it in its module only
 
 const folder = fileURLToPath(new URL('../../server/web/assets/', import.meta.url));
 const load = async (name) => {
