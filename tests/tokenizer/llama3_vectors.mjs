@@ -18,6 +18,10 @@ import { compareAndExit, fail, importCorrected, packageFile } from './compare.mj
 import { bool, int32s, string, strings, uint32, writeGguf } from './gguf.mjs';
 import { makeTexts } from './texts.mjs';
 
+// Halves of a code point replaced, as String.toWellFormed does in newer releases of Node.
+const wellFormed = (text) =>
+  text.replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, '\uFFFD');
+
 const [program, folder] = process.argv.slice(2);
 if (!folder) fail('usage: llama3_vectors.mjs COMPARING_PROGRAM FOLDER');
 mkdirSync(folder, { recursive: true });
@@ -58,7 +62,7 @@ const texts = makeTexts(20261121, 10000);
 for (const extra of ['\ufeff', '\u0085', '\u017f', "'\u017f"]) {
   for (const text of makeTexts(extra.codePointAt(0), 7200).slice(-400)) {
     const middle = text.length >> 1;
-    texts.push(extra + text, text + extra, (text.slice(0, middle) + extra + text.slice(middle)).toWellFormed());
+    texts.push(extra + text, text + extra, wellFormed(text.slice(0, middle) + extra + text.slice(middle)));
   }
 }
 texts.push('a'.repeat(3000), ' '.repeat(3000), '1'.repeat(3000), '\u4e2d'.repeat(1000), '='.repeat(3000));
