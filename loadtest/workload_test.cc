@@ -246,8 +246,12 @@ TEST(ScenarioTest, SettingsGoFromTextToScenarioAndBack) {
   EXPECT_EQ(scenario.prompt_tokens.ToString(), "99");
   EXPECT_EQ(scenario.slo_texts, (std::vector<std::string>{"ttft<=1s", "errors<=0"}));
   for (const Setting& setting : ScenarioSettings(scenario)) {
-    if (setting.flag == "--arrival") EXPECT_EQ(setting.default_text, "ramp");
-    if (setting.flag == "--duration") EXPECT_EQ(setting.default_text, "1.5s");
+    if (setting.flag == "--arrival") {
+      EXPECT_EQ(setting.default_text, "ramp");
+    }
+    if (setting.flag == "--duration") {
+      EXPECT_EQ(setting.default_text, "1.5s");
+    }
   }
 }
 

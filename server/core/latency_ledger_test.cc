@@ -35,7 +35,9 @@ TEST(AddedLatency, BucketsCoverEveryValueOnce) {
     if (bucket + 1 < AddedLatency::kBuckets) {
       ASSERT_LT(ns, AddedLatency::UpperBound(bucket));
     }
-    if (bucket > 0) ASSERT_GE(ns, AddedLatency::UpperBound(bucket - 1));
+    if (bucket > 0) {
+      ASSERT_GE(ns, AddedLatency::UpperBound(bucket - 1));
+    }
     last = bucket;
   }
   EXPECT_EQ(last, AddedLatency::kBuckets - 1);

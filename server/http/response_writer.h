@@ -19,7 +19,7 @@ struct ReplyTerms {
   bool keep_alive = true;
   std::string request_id;
   // Appends further header lines when the head is written; may be empty.
-  std::function<void(std::string&)> headers;
+  std::function<void(std::string&)> headers = {};
 };
 
 // One per connection, Begin()-ed for each request. Either Send/SendError once, or BeginStream, any
