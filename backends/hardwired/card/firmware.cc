@@ -48,6 +48,11 @@ Firmware::Firmware(Options options, const Profile& profile, const TimingModel& t
 
 bool Firmware::Step(int64_t now_ns) {
   if (gone_) return false;
+  if (!started_) {
+    started_ = true;
+    start_ns_ = now_ns;
+    meter_.Start(DeviceNow(now_ns));
+  }
   TakeFaults(now_ns);
   if (hung_ || gone_) return false;
   registers_.heartbeat.store(registers_.heartbeat.load(std::memory_order_relaxed) + 1,
