@@ -1,6 +1,8 @@
 #include "backends/hardwired/card/completions.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <cstring>
 
 namespace reticle::backends::hardwired {
@@ -9,10 +11,31 @@ namespace {
 // A record that is bad this often in a row is a broken link.
 constexpr uint32_t kMaxAttempts = 8;
 
+// As CheckWord of the cell without its check, in four chains that do not wait for each other.
+uint32_t CheckOf(const CompletionCell& cell) {
+  constexpr uint64_t kFactor = 0x9E3779B97F4A7C15u;
+  constexpr size_t kChains = 4;
+  constexpr size_t kWords = sizeof(cell) / sizeof(uint64_t);
+  constexpr size_t kCheckWord = offsetof(CompletionCell, check) / sizeof(uint64_t);
+  static_assert(offsetof(CompletionCell, check) % sizeof(uint64_t) == 0);
+  static_assert(std::endian::native == std::endian::little);
+  uint64_t words[kWords];
+  std::memcpy(words, &cell, sizeof(words));
+  words[kCheckWord] &= ~uint64_t{UINT32_MAX};
+  uint64_t chains[kChains] = {0x243F6A8885A308D3u, 0x13198A2E03707344u, 0xA4093822299F31D0u,
+                              0x082EFA98EC4E6C89u};
+  for (size_t i = 0; i < kWords; i += kChains) {
+    for (size_t c = 0; c < kChains; ++c) {
+      chains[c] = std::rotl((chains[c] ^ words[i + c]) * kFactor, 29);
+    }
+  }
+  const uint64_t even = (chains[0] ^ std::rotl(chains[1], 17)) * kFactor;
+  const uint64_t odd = (chains[2] ^ std::rotl(chains[3], 23)) * kFactor;
+  return static_cast<uint32_t>((even ^ std::rotl(odd, 31)) >> 32);
+}
+
 uint32_t CheckOf(const CompletionCell& cell, const void* extra, size_t extra_bytes) {
-  CompletionCell unchecked = cell;
-  unchecked.check = 0;
-  const uint32_t check = CheckWord(&unchecked, sizeof(unchecked));
+  const uint32_t check = CheckOf(cell);
   return extra_bytes == 0 ? check : check ^ CheckWord(extra, extra_bytes);
 }
 
