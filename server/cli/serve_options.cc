@@ -84,7 +84,9 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "NAME=FILE[:SCALE]: a LoRA adapter, served as model NAME; repeatable"),
       Make("--device", "device.driver", o.devices,
            "cpu, fake, a profile of the emulated card (reticle devices), or the path of a driver "
-           "library; repeatable: the model on a further device is called ID@DEVICE"),
+           "library; repeatable: the model on a further device is called ID@DEVICE. Without it "
+           "taalas-hc1 for the house model and for device images, cpu for a GGUF file, which is "
+           "as large as it likes"),
       Make("--cards", "device.cards", o.cards,
            "Cards of each device, all of the same model; 0: as many as it has"),
       Make("--device-index", "device.index", o.device_index, "The first of the cards"),
@@ -221,7 +223,6 @@ absl::Status ServeOptions::Validate() const {
   if (!admin_token.empty() && !admin_token_file.empty()) {
     return InvalidArgumentError("--admin-token and --admin-token-file are both given");
   }
-  if (devices.empty()) return InvalidArgumentError("--device is missing");
   if (cards > 1024) return InvalidArgumentError("--cards is %d; it must be at most 1024", cards);
   if (!content.empty() && content != "functional" && content != "replay") {
     return InvalidArgumentError("--content is \"%s\"; it must be functional or replay", content);

@@ -29,8 +29,9 @@ struct ServeOptions {
   std::vector<std::string> adapters;  // NAME=FILE[:SCALE]
 
   // Devices: each is a group of its own. A built-in driver, a profile of the emulated card, or the
-  // path of a driver library (.so).
-  std::vector<std::string> devices = {"cpu"};
+  // path of a driver library (.so). Empty: taalas-hc1 for the house model, for a device image and
+  // where `content` or `clock` ask for an emulated device; cpu for a GGUF file.
+  std::vector<std::string> devices;
   uint32_t cards = 0;  // of each group; 0: as many as the device has
   uint32_t device_index = 0;
   // name=value for every driver, DEVICE:name=value for that one.
