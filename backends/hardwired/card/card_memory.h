@@ -83,7 +83,7 @@ struct CardRegisters {
   std::atomic<uint64_t> heartbeat;
   std::atomic<int64_t> next_event_ns;  // on the host's clock; INT64_MAX: none
   std::atomic<uint32_t> sequences;
-  std::atomic<uint32_t> throttled;  // full speed is 1024
+  std::atomic<uint32_t> throttled;       // full speed is 1024
   std::atomic<uint64_t> device_time_ns;  // since the card was started
   std::atomic<uint64_t> busy_ns;
   std::atomic<uint64_t> prefill_tokens;

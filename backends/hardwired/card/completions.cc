@@ -46,7 +46,7 @@ uint32_t CheckOf(const CompletionCell& cell, const void* extra, size_t extra_byt
 CompletionWriter::CompletionWriter(std::shared_ptr<CardMemory> memory)
     : memory_(std::move(memory)), sent_(memory_->completions().size()) {}
 
-void CompletionWriter::Push(CompletionCell cell, std::span<const reticle_token_logprob> top,
+void CompletionWriter::Push(const CompletionCell& cell, std::span<const reticle_token_logprob> top,
                             std::string_view message) {
   CompletionCell record[1 + kMaxExtraCells];
   top = top.first(std::min(top.size(), kMaxExtraBytes / sizeof(reticle_token_logprob)));
@@ -59,12 +59,13 @@ void CompletionWriter::Push(CompletionCell cell, std::span<const reticle_token_l
     std::memcpy(extra, top.data(), top.size_bytes());
     std::memcpy(extra + top.size_bytes(), message.data(), message.size());
   }
-  cell.number = number_;
-  cell.extra_cells = static_cast<uint16_t>(extra_cells);
-  cell.top_count = static_cast<uint16_t>(top.size());
-  cell.message_length = static_cast<uint16_t>(message.size());
-  cell.check = CheckOf(cell, &record[1], extra_cells * sizeof(CompletionCell));
-  record[0] = cell;
+  CompletionCell& head = record[0];
+  head = cell;
+  head.number = number_;
+  head.extra_cells = static_cast<uint16_t>(extra_cells);
+  head.top_count = static_cast<uint16_t>(top.size());
+  head.message_length = static_cast<uint16_t>(message.size());
+  head.check = CheckOf(head, &record[1], extra_cells * sizeof(CompletionCell));
   number_ += 1 + extra_cells;
   const std::span<const CompletionCell> whole(record, 1 + extra_cells);
   if (waiting_head_ == waiting_.size() && Room() >= whole.size()) {
@@ -87,7 +88,7 @@ void CompletionWriter::WriteRecord(std::span<const CompletionCell> record) {
   for (size_t i = 0; i < record.size(); ++i) sent_[(tail_ + i) & (sent_.size() - 1)] = record[i];
   WriteCells(tail_, record);
   tail_ += record.size();
-  memory_->registers().completion_tail.store(tail_, std::memory_order_seq_cst);
+  memory_->registers().completion_tail.store(tail_, std::memory_order_release);
   news_ = true;
 }
 
