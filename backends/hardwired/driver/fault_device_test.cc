@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 
 constexpr auto kPatience = std::chrono::seconds(20);
 // Long enough for a card that works but has to wait for a busy machine's processor.
-constexpr char kWatchdogMs[] = "700";
+constexpr char kWatchdogMs[] = "400";
 
 // The place of the card and further options.
 struct Case {
