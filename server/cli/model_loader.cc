@@ -146,6 +146,10 @@ absl::StatusOr<backends::DeviceConfig> MakeDeviceConfig(const ServeOptions& opti
   } else if (choice.emulated) {
     ASSIGN_OR_RETURN(config.model_path, source.ImagePath());
   } else {
+    if (source.is_image() && choice.name == "cpu") {
+      return InvalidArgumentError("%s is a device image; --device cpu computes GGUF files",
+                                  source.path());
+    }
     config.model_path = source.path();
   }
   return config;
