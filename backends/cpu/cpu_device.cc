@@ -60,6 +60,13 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
   device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
   ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, *device->pool_));
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
+  if (plan.populate_kv) {
+    device->pool_->Run([&](int worker) {
+      const auto [first, end] =
+          kernels::StaticRange(device->kv_memory_.size(), worker, plan.threads);
+      device->kv_memory_.Populate(first, end);
+    });
+  }
   ASSIGN_OR_RETURN(device->forward_,
                    kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
                                             device->kv_memory_.data(), plan.forward));

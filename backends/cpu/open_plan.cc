@@ -46,12 +46,17 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
         return InvalidArgumentError("option step_tokens is '%s'; it must be 1 to %d", value,
                                     kMaxStepTokens);
       }
+    } else if (name == "populate") {
+      if (value != "kv" && value != "none") {
+        return InvalidArgumentError("option populate is '%s'; it must be kv or none", value);
+      }
+      plan->populate_kv = value == "kv";
     } else if (name == "kv") {
       if (value != "f32") return InvalidArgumentError("option kv is '%s'; it must be f32", value);
       plan->kv.type = kernels::KvType::kF32;
     } else {
-      return InvalidArgumentError("option '%s' is not known; there are hash, kv and step_tokens",
-                                  name);
+      return InvalidArgumentError(
+          "option '%s' is not known; there are hash, kv, populate and step_tokens", name);
     }
   }
   return absl::OkStatus();

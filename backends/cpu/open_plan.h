@@ -21,6 +21,7 @@ struct OpenPlan {
   uint32_t max_sequences = 0;
   uint32_t step_tokens = 0;
   bool hash = true;
+  bool populate_kv = false;
   kernels::Forward::Options forward;
 
   uint64_t kv_bytes() const { return kv_blocks * kv.block_bytes(); }

@@ -2,12 +2,15 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
+
 #include "base/status.h"
 
 namespace reticle::backends::kernels {
 namespace {
+constexpr size_t kSmallestPage = 4096;
 constexpr size_t kHugePage = size_t{2} << 20;
-}
+}  // namespace
 
 absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(size_t bytes) {
   AlignedMemory memory;
@@ -19,6 +22,13 @@ absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(size_t bytes) {
   memory.data_ = static_cast<std::byte*>(data);
   memory.bytes_ = bytes;
   return memory;
+}
+
+void AlignedMemory::Populate(size_t first, size_t end) const {
+  for (size_t at = first; at < end; at += kSmallestPage) {
+    std::atomic_ref<char>(*reinterpret_cast<char*>(data_ + at))
+        .fetch_add(0, std::memory_order_relaxed);
+  }
 }
 
 AlignedMemory::~AlignedMemory() {

@@ -25,6 +25,10 @@ class AlignedMemory {
     return *this;
   }
 
+  // Makes the system give memory for bytes first .. end-1 now; what they hold stays. Different
+  // ranges may be populated by different threads.
+  void Populate(size_t first, size_t end) const;
+
   std::byte* data() const { return data_; }
   size_t size() const { return bytes_; }
   template <typename T>
