@@ -277,8 +277,8 @@ absl::StatusOr<CpuBenchResult> Bench::Run() {
   if (threads.empty()) threads = {static_cast<uint32_t>(kernels::AvailableCpus())};
   // Refuses contexts that the model has not, before anything large is done.
   RETURN_IF_ERROR(ConfigFor(threads.front()).status());
-  ASSIGN_OR_RETURN(LimitMeter meter,
-                   LimitMeter::Create(result_.counts.weight_bytes(), AvailableMemory()));
+  ASSIGN_OR_RETURN(LimitMeter meter, LimitMeter::Create(result_.counts.weight_bytes(),
+                                                        AvailableMemory(), options_.memory_bytes));
   meter_ = std::make_unique<LimitMeter>(std::move(meter));
   for (const uint32_t count : threads) {
     ASSIGN_OR_RETURN(ThreadsResult of_count, RunThreads(count));

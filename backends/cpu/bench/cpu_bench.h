@@ -31,6 +31,7 @@ struct CpuBenchOptions {
   std::vector<uint32_t> contexts;                      // positions to decode at, besides 0
   std::vector<uint32_t> batch = {1, 2, 4, 8, 16, 32};  // sequences that decode together
   std::vector<std::string> only;  // of prefill, decode, context, batch; empty: all
+  uint64_t memory_bytes = 0;      // read to find the bandwidth; 0: far more than the caches hold
   std::string against;            // path of a llama-bench; empty: none
   std::function<void(const std::string&)> progress;  // told what is measured next
 

@@ -24,6 +24,7 @@ CpuBenchOptions Quick(const MemoryModel& model) {
   options.threads = {1, 2};
   options.repeats = 2;
   options.tokens = 20;
+  options.memory_bytes = uint64_t{64} << 20;
   options.prefill = {24};
   options.contexts = {64};
   options.batch = {1, 3};

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "backends/cpu/bench/peak_kernels.h"
@@ -19,7 +20,10 @@ constexpr uint64_t kSmallestMemory = 64 * kMiB;
 constexpr uint64_t kLargestMemory = 1024 * kMiB;
 constexpr uint64_t kReadUnit = 1024;  // of ReadMemory
 constexpr int64_t kReadNs = 20'000'000;
-constexpr int64_t kPeakNs = 5'000'000;
+constexpr int64_t kSliceNs = 1'000'000;
+constexpr int kSlices = 5;
+// What is read between two looks at the clock: the best counts, since what disturbs is not a limit.
+constexpr uint64_t kWindow = 32 * kMiB;
 
 int64_t Now() { return Clock::Monotonic().NowNanos(); }
 
@@ -39,13 +43,31 @@ uint64_t LastLevelCache() {
   return bytes > 0 ? static_cast<uint64_t>(bytes) : 32 * kMiB;
 }
 
+int64_t OwnCpuNanos() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+// Rounds that take a thread about kSliceNs.
+uint64_t RoundsFor(const PeakKernel& kernel) {
+  for (uint64_t rounds = 1000;; rounds *= 2) {
+    const int64_t begin = OwnCpuNanos();
+    kernel.run(rounds);
+    if (OwnCpuNanos() - begin >= kSliceNs) return rounds;
+  }
+}
+
 }  // namespace
 
 double MachineLimits::int8_ops_per_second() const { return BestOf(peaks, true); }
 double MachineLimits::float_ops_per_second() const { return BestOf(peaks, false); }
 
-absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t available_bytes) {
-  const uint64_t wanted = std::clamp(4 * LastLevelCache(), 4 * kSmallestMemory, kLargestMemory);
+absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t available_bytes,
+                                              uint64_t memory_bytes) {
+  const uint64_t wanted =
+      memory_bytes > 0 ? memory_bytes
+                       : std::clamp(4 * LastLevelCache(), 4 * kSmallestMemory, kLargestMemory);
   const uint64_t bytes = std::min(wanted, available_bytes / 4) / kMiB * kMiB;
   if (bytes < kSmallestMemory) {
     return ResourceExhaustedError(
@@ -64,22 +86,30 @@ absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t av
 void LimitMeter::SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit* limit) {
   limit->bytes = bytes;
   std::atomic<uint64_t> sink{0};
+  const uint64_t window = std::min(bytes, kWindow);
   double best = 0;
   for (const bool prefetch : {false, true}) {
-    uint64_t passes = 0;
+    uint64_t at = 0;
     const int64_t begin = Now();
-    int64_t spent = 0;
+    int64_t before = begin;
     do {
+      // A small working set is read several times in a window, or waking threads would count.
+      const uint64_t passes = kWindow / window;
       pool.Run([&](int worker) {
-        const auto [first, end] = kernels::StaticRange(bytes / kReadUnit, worker, pool.threads());
-        const std::byte* const from = memory_.data() + first * kReadUnit;
-        sink.fetch_add(ReadMemory(from, (end - first) * kReadUnit, prefetch),
-                       std::memory_order_relaxed);
+        const auto [first, end] = kernels::StaticRange(window / kReadUnit, worker, pool.threads());
+        const std::byte* const from = memory_.data() + at + first * kReadUnit;
+        uint64_t seen = 0;
+        for (uint64_t pass = 0; pass < passes; ++pass) {
+          seen ^= ReadMemory(from, (end - first) * kReadUnit, prefetch) + pass;
+        }
+        sink.fetch_add(seen, std::memory_order_relaxed);
       });
-      ++passes;
-      spent = Now() - begin;
-    } while (spent < kReadNs);
-    best = std::max(best, static_cast<double>(passes * bytes) * 1e9 / static_cast<double>(spent));
+      const int64_t now = Now();
+      best = std::max(
+          best, static_cast<double>(passes * window) * 1e9 / static_cast<double>(now - before));
+      before = now;
+      at = at + 2 * window <= bytes ? at + window : 0;
+    } while (before - begin < kReadNs || at != 0);
   }
   limit->bytes_per_second.Add(best);
 }
@@ -92,17 +122,15 @@ void LimitMeter::Sample(kernels::ThreadPool& pool, MachineLimits* limits) {
   for (const PeakKernel& kernel : PeakKernels()) {
     if (!kernel.available()) continue;
     if (next == limits->peaks.size()) limits->peaks.push_back({kernel.name, kernel.is_int8, {}});
-    uint64_t rounds = 1000;
-    int64_t spent = 0;
-    for (;;) {
+    const uint64_t rounds = RoundsFor(kernel);
+    int64_t least = INT64_MAX;
+    for (int slice = 0; slice < kSlices; ++slice) {
       const int64_t begin = Now();
       pool.Run([&](int) { kernel.run(rounds); });
-      spent = Now() - begin;
-      if (spent >= kPeakNs) break;
-      rounds *= spent < kPeakNs / 4 ? 4 : 2;
+      least = std::min(least, Now() - begin);
     }
     const double ops = static_cast<double>(kernel.ops_per_round * rounds) * pool.threads();
-    limits->peaks[next++].ops_per_second.Add(ops * 1e9 / static_cast<double>(spent));
+    limits->peaks[next++].ops_per_second.Add(ops * 1e9 / static_cast<double>(least));
   }
 }
 

@@ -40,9 +40,10 @@ struct MachineLimits {
 // Owns the memory that is read. Not thread-safe.
 class LimitMeter {
  public:
-  // Memory for working sets of up to `weight_bytes` and for one that no cache holds, within
-  // `available_bytes` / 4. RESOURCE_EXHAUSTED when not even 64 MiB fit.
-  static absl::StatusOr<LimitMeter> Create(uint64_t weight_bytes, uint64_t available_bytes);
+  // Memory for working sets of up to `weight_bytes` and for one of `memory_bytes` (0: far more than
+  // the caches hold), within `available_bytes` / 4. RESOURCE_EXHAUSTED when not even 64 MiB fit.
+  static absl::StatusOr<LimitMeter> Create(uint64_t weight_bytes, uint64_t available_bytes,
+                                           uint64_t memory_bytes = 0);
 
   // Takes a sample of each limit with the threads of `pool`, in some 150 ms.
   void Sample(kernels::ThreadPool& pool, MachineLimits* limits);
