@@ -23,7 +23,7 @@ CpuBenchOptions Quick(const MemoryModel& model) {
   options.model = model.path();
   options.threads = {1, 2};
   options.repeats = 2;
-  options.tokens = 20;
+  options.tokens = 50;
   options.memory_bytes = uint64_t{64} << 20;
   options.prefill = {24};
   options.contexts = {64};
@@ -54,11 +54,11 @@ TEST(CpuBenchTest, EveryCaseIsMeasuredWithEveryNumberOfThreads) {
     }
     EXPECT_THAT(names,
                 ::testing::ElementsAre("prefill 24", "decode", "decode at 64", "decode of 3"));
-    // The work of the middle of the measurement: 10 of 20 tokens behind the beginning.
-    const Work expected = DecodeWork(result->counts, 1, 64 + 10);
+    // The work of the middle of the measurement: 25 of 50 tokens behind the beginning.
+    const Work expected = DecodeWork(result->counts, 1, 64 + 25);
     EXPECT_EQ(threads.cases[2].work.bytes, expected.bytes);
     EXPECT_EQ(threads.cases[2].work.float_ops, expected.float_ops);
-    EXPECT_EQ(threads.cases[3].work.bytes, DecodeWork(result->counts, 3, 10).bytes / 3);
+    EXPECT_EQ(threads.cases[3].work.bytes, DecodeWork(result->counts, 3, 25).bytes / 3);
   }
   const std::string table = FormatTable(*result);
   EXPECT_THAT(table, HasSubstr("decode of 3"));
@@ -83,7 +83,7 @@ TEST(CpuBenchTest, WhatCannotBeMeasuredIsRefusedWithTheNumbers) {
   CpuBenchOptions options = Quick(model);
   const auto refusal = [&] { return std::string(RunCpuBench(options).status().message()); };
   options.contexts = {1000};
-  EXPECT_THAT(refusal(), HasSubstr("decode at 1000 takes 1021 positions; the model's context is"));
+  EXPECT_THAT(refusal(), HasSubstr("decode at 1000 takes 1051 positions; the model's context is"));
   options = Quick(model);
   options.batch = {0};
   EXPECT_THAT(refusal(), HasSubstr("batch is 0; it must be 1 to"));

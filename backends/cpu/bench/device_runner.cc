@@ -94,6 +94,7 @@ absl::Status DeviceRunner::Begin(Sequence& sequence, uint32_t position, uint32_t
     if (last) {
       work.decode_credits = std::min(count, caps.max_decode_credits);
       work.sampling = &sampling;
+      sequence.granted = work.decode_credits;
       sequence.credits_to_grant = count - work.decode_credits;
     }
     absl::Status refusal;
@@ -104,8 +105,10 @@ absl::Status DeviceRunner::Begin(Sequence& sequence, uint32_t position, uint32_t
 }
 
 absl::Status DeviceRunner::TopUp(Sequence& sequence) {
-  const uint32_t credits =
-      std::min(sequence.credits_to_grant, std::max(1u, capabilities().max_decode_credits / 2));
+  const uint32_t most = capabilities().max_decode_credits;
+  const uint32_t held = sequence.granted - static_cast<uint32_t>(sequence.times.size());
+  if (held > most / 2) return absl::OkStatus();
+  const uint32_t credits = std::min(sequence.credits_to_grant, most - held);
   if (credits == 0) return absl::OkStatus();
   reticle_work work{};
   work.struct_size = sizeof(work);
@@ -114,6 +117,7 @@ absl::Status DeviceRunner::TopUp(Sequence& sequence) {
   absl::Status refusal;
   if (device_->Submit({&work, 1}, &refusal) == 0) return refusal;
   sequence.credits_to_grant -= credits;
+  sequence.granted += credits;
   return absl::OkStatus();
 }
 
@@ -146,9 +150,7 @@ absl::Status DeviceRunner::RunToEnd(std::vector<Sequence>& sequences, uint32_t c
       Sequence& sequence = sequences[completion.sequence - first_id];
       if (completion.kind == RETICLE_COMPLETION_TOKEN) {
         sequence.times.push_back(completion.device_time_ns);
-        if (completion.credits_left <= capabilities().max_decode_credits / 2) {
-          RETURN_IF_ERROR(TopUp(sequence));
-        }
+        RETURN_IF_ERROR(TopUp(sequence));
       }
       if (completion.finish == RETICLE_FINISH_ERROR) {
         return InternalError("a sequence ended with an error: %s",

@@ -44,6 +44,7 @@ class DeviceRunner {
 
   struct Sequence {
     uint64_t id = 0;
+    uint32_t granted = 0;  // credits so far
     uint32_t credits_to_grant = 0;
     std::vector<uint32_t> blocks;
     std::vector<uint64_t> times;  // of its tokens
