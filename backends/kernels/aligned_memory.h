@@ -10,7 +10,8 @@
 
 namespace reticle::backends::kernels {
 
-// Owns one mapping; movable. The address is a multiple of the page size.
+// Owns one mapping; movable. The address is a multiple of the page size, from 2 MiB on of 2 MiB, so
+// that every whole huge page can be one.
 class AlignedMemory {
  public:
   // `bytes` may be 0. RESOURCE_EXHAUSTED, with the size, when the system refuses.

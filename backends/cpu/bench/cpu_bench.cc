@@ -1,8 +1,11 @@
 #include "backends/cpu/bench/cpu_bench.h"
 
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -15,6 +18,7 @@
 #include "backends/cpu/bench/peer.h"
 #include "backends/cpu/cpu_device.h"
 #include "backends/cpu/open_plan.h"
+#include "backends/kernels/cpu_count.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/kv_cache.h"
 #include "backends/kernels/thread_pool.h"
@@ -230,6 +234,7 @@ absl::StatusOr<ThreadsResult> Bench::RunThreads(uint32_t threads) {
   out.kv_bytes = caps.kv_token_capacity * caps.kv_bytes_per_token;
   out.anonymous_bytes =
       static_cast<int64_t>(after.anonymous) - static_cast<int64_t>(before.anonymous + out.kv_bytes);
+  out.huge_bytes = static_cast<int64_t>(after.huge) - static_cast<int64_t>(before.huge);
   out.mapped_bytes = static_cast<int64_t>(after.files) - static_cast<int64_t>(before.files);
   for (CaseResult& result : out.cases) {
     result.work = WorkOf(result, result_.counts, caps.max_step_tokens);
@@ -270,11 +275,14 @@ absl::StatusOr<ThreadsResult> Bench::RunThreads(uint32_t threads) {
 
 absl::StatusOr<CpuBenchResult> Bench::Run() {
   RETURN_IF_ERROR(options_.Validate());
+  if (!options_.huge_pages && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
+    return InternalError("prctl PR_SET_THP_DISABLE: %s", std::strerror(errno));
+  }
   RETURN_IF_ERROR(ReadModel());
   cases_ = MakeCases(options_);
   result_.peer = options_.against;
   std::vector<uint32_t> threads = options_.threads;
-  if (threads.empty()) threads = {static_cast<uint32_t>(kernels::AvailableCpus())};
+  if (threads.empty()) threads = {static_cast<uint32_t>(kernels::DefaultThreads())};
   // Refuses contexts that the model has not, before anything large is done.
   RETURN_IF_ERROR(ConfigFor(threads.front()).status());
   ASSIGN_OR_RETURN(LimitMeter meter, LimitMeter::Create(result_.counts.weight_bytes(),

@@ -32,6 +32,7 @@ struct CpuBenchOptions {
   std::vector<uint32_t> batch = {1, 2, 4, 8, 16, 32};  // sequences that decode together
   std::vector<std::string> only;  // of prefill, decode, context, batch; empty: all
   uint64_t memory_bytes = 0;      // read to find the bandwidth; 0: far more than the caches hold
+  bool huge_pages = true;         // false: the system gives this process none
   std::string against;            // path of a llama-bench; empty: none
   std::function<void(const std::string&)> progress;  // told what is measured next
 
@@ -61,6 +62,7 @@ struct ThreadsResult {
   // activations; and what stays mapped of the file.
   int64_t anonymous_bytes = 0;
   int64_t mapped_bytes = 0;
+  int64_t huge_bytes = 0;  // of what opening adds, KV included, in huge pages
   uint64_t kv_bytes = 0;
   double idle_cpu = 0;  // share of a core that the open device takes when it has nothing to do
   std::vector<CaseResult> cases;

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <fstream>
+#include <string>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -30,19 +32,19 @@ reticle_sampling Greedy(uint32_t prompt_tokens) {
 
 ResidentMemory ReadResidentMemory() {
   ResidentMemory memory;
-  std::FILE* const file = std::fopen("/proc/self/status", "r");
-  if (file == nullptr) return memory;
-  char line[256];
-  while (std::fgets(line, sizeof(line), file) != nullptr) {
-    unsigned long long kib = 0;
-    if (std::sscanf(line, "RssAnon: %llu", &kib) == 1) memory.anonymous = kib * 1024;
-    if (std::sscanf(line, "RssFile: %llu", &kib) == 1) memory.files += kib * 1024;
-    if (std::sscanf(line, "RssShmem: %llu", &kib) == 1) {
-      memory.shared = kib * 1024;
-      memory.files += kib * 1024;
+  for (const char* path : {"/proc/self/status", "/proc/self/smaps_rollup"}) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+      unsigned long long kib = 0;
+      if (std::sscanf(line.c_str(), "RssAnon: %llu", &kib) == 1) memory.anonymous = kib * 1024;
+      if (std::sscanf(line.c_str(), "RssFile: %llu", &kib) == 1) memory.files += kib * 1024;
+      if (std::sscanf(line.c_str(), "AnonHugePages: %llu", &kib) == 1) memory.huge = kib * 1024;
+      if (std::sscanf(line.c_str(), "RssShmem: %llu", &kib) == 1) {
+        memory.shared = kib * 1024;
+        memory.files += kib * 1024;
+      }
     }
   }
-  std::fclose(file);
   return memory;
 }
 

@@ -17,6 +17,7 @@ struct ResidentMemory {
   uint64_t anonymous = 0;
   uint64_t files = 0;   // pages of mapped files
   uint64_t shared = 0;  // memory files among them
+  uint64_t huge = 0;    // anonymous memory in huge pages
 };
 ResidentMemory ReadResidentMemory();
 

@@ -135,10 +135,12 @@ std::string ThreadsJson(const ThreadsResult& threads) {
   };
   std::string text = absl::StrFormat(
       "{\"threads\":%d,\"open_seconds\":%.4g,\"anonymous_bytes\":%d,\"mapped_bytes\":%d,"
-      "\"kv_bytes\":%d,\"idle_cpu\":%.4g,\n \"limits\":{\"read_memory\":%s,\"read_weights\":%s,"
+      "\"kv_bytes\":%d,\"huge_bytes\":%d,\"idle_cpu\":%.4g,\n "
+      "\"limits\":{\"read_memory\":%s,\"read_weights\":%s,"
       "\"peaks\":[",
       threads.threads, threads.open_seconds, threads.anonymous_bytes, threads.mapped_bytes,
-      threads.kv_bytes, threads.idle_cpu, read(limits.memory), read(limits.weights));
+      threads.kv_bytes, threads.huge_bytes, threads.idle_cpu, read(limits.memory),
+      read(limits.weights));
   for (size_t i = 0; i < limits.peaks.size(); ++i) {
     const PeakLimit& peak = limits.peaks[i];
     text += absl::StrFormat("%s\n  {\"set\":%s,\"type\":\"%s\",\"ops_per_second\":%s}",
@@ -163,16 +165,17 @@ std::string FormatTable(const CpuBenchResult& result) {
   for (const ThreadsResult& threads : result.threads) {
     text += absl::StrFormat("\n%d thread%s\n%s", threads.threads, threads.threads == 1 ? "" : "s",
                             LimitsText(threads));
+    const double own = static_cast<double>(threads.anonymous_bytes);
+    text += absl::StrFormat("open  %s s to ready; idle %.1f %% of a core\n",
+                            Number(threads.open_seconds), threads.idle_cpu * 100);
     text += absl::StrFormat(
-        "open  %s s to ready; memory %s MB beside %s MB of KV (%+.1f %% over the file), %s MB of "
-        "the file mapped; idle %s of a core\n",
-        Number(threads.open_seconds), Number(static_cast<double>(threads.anonymous_bytes) / kMega),
+        "memory %s MB (%+.1f %% over the file) and %s MB of KV, %s MB of both in huge pages; %s MB "
+        "of "
+        "the file mapped\n",
+        Number(own / kMega), (own / static_cast<double>(result.file_bytes) - 1) * 100,
         Number(static_cast<double>(threads.kv_bytes) / kMega),
-        (static_cast<double>(threads.anonymous_bytes) / static_cast<double>(result.file_bytes) -
-         1) *
-            100,
-        Number(static_cast<double>(threads.mapped_bytes) / kMega),
-        absl::StrFormat("%.1f %%", threads.idle_cpu * 100));
+        Number(static_cast<double>(threads.huge_bytes) / kMega),
+        Number(static_cast<double>(threads.mapped_bytes) / kMega));
     text += CasesText(result, threads) + Slope(result, threads);
   }
   return text;
