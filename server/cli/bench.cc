@@ -161,6 +161,12 @@ std::optional<CommandLineExit> ParseCpuBenchArguments(const std::vector<std::str
       "--against", bench.against,
       "A llama-bench of llama.cpp: measured in turns with this program, on the same file "
       "with the same threads and KV type; llama-batched-bench is looked for beside it");
+  CLI::Option* const against = app.get_option("--against");
+  app.add_option("--against-options", bench.against_options, "More arguments for llama-bench")
+      ->needs(against);
+  app.add_option("--against-batched-options", bench.against_batched_options,
+                 "More arguments for llama-batched-bench")
+      ->needs(against);
   app.add_option("--json", command.json, "Write the result as JSON to this file; -: print it");
   app.add_flag("--quiet", command.quiet, "Do not print the table");
   try {

@@ -34,6 +34,8 @@ struct CpuBenchOptions {
   uint64_t memory_bytes = 0;      // read to find the bandwidth; 0: far more than the caches hold
   bool huge_pages = true;         // false: the system gives this process none
   std::string against;            // path of a llama-bench; empty: none
+  std::string against_options;    // more arguments for it, separated by blanks
+  std::string against_batched_options;               // and for the llama-batched-bench beside it
   std::function<void(const std::string&)> progress;  // told what is measured next
 
   // INVALID_ARGUMENT naming option, value and limit.

@@ -19,12 +19,13 @@ namespace reticle::backends::cpu::bench {
 using PeerRates = std::vector<std::optional<double>>;
 
 // Runs the programs once each. NOT_FOUND when options.against is no program, INTERNAL with the
-// command line when it fails.
+// command line when it fails; where it knows no -d, decoding at a position has no rate.
 absl::StatusOr<PeerRates> RunPeer(const CpuBenchOptions& options, uint32_t threads,
                                   const std::vector<CaseResult>& cases);
 
-// Takes what llama-bench printed (-o json), and what llama-batched-bench printed (--output-format
-// jsonl), into the rates of the cases that it is about. INTERNAL for anything else.
+// Takes what llama-bench printed (-o json), and what llama-batched-bench printed (lines of JSON, or
+// a table where it knows no other), into the rates of the cases that it is about. INTERNAL for
+// anything else.
 absl::Status ReadLlamaBench(std::string_view output, const std::vector<CaseResult>& cases,
                             PeerRates* rates);
 absl::Status ReadLlamaBatchedBench(std::string_view output, const std::vector<CaseResult>& cases,

@@ -54,11 +54,26 @@ TEST(PeerTest, LinesOfLlamaBatchedBenchGoToTheirCases) {
               ElementsAre(std::nullopt, std::nullopt, std::nullopt, Optional(30.5), std::nullopt));
 }
 
+TEST(PeerTest, TablesOfLlamaBatchedBenchAreReadByTheirHead) {
+  PeerRates rates(kCases.size());
+  const absl::Status status = ReadLlamaBatchedBench(
+      "main: n_kv_max = 512\n"
+      "|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |\n"
+      "|-------|--------|------|--------|----------|----------|----------|----------|\n"
+      "|     1 |     32 |    8 |    264 |    0.100 |    80.00 |    9.000 |    28.44 |\n"
+      "|     1 |     32 |   16 |    528 |    0.100 |   160.00 |   14.000 |    36.57 |\n",
+      kCases, &rates);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(rates, ElementsAre(std::nullopt, std::nullopt, std::nullopt, Optional(28.44),
+                                 Optional(36.57)));
+}
+
 TEST(PeerTest, OtherOutputIsAnError) {
   PeerRates rates(kCases.size());
   EXPECT_FALSE(ReadLlamaBench("error: unknown argument", kCases, &rates).ok());
   EXPECT_FALSE(ReadLlamaBench(R"([{"n_prompt": 1}])", kCases, &rates).ok());
   EXPECT_FALSE(ReadLlamaBatchedBench("{\"pl\": 8}", kCases, &rates).ok());
+  EXPECT_FALSE(ReadLlamaBatchedBench("| 8 | 9 |\n|\n||\nno result", kCases, &rates).ok());
 }
 
 class PeerProgramTest : public ::testing::Test {
@@ -84,7 +99,7 @@ class PeerProgramTest : public ::testing::Test {
 TEST_F(PeerProgramTest, ProgramsAreRunWithTheSameFileThreadsAndKvType) {
   Write("llama-bench", R"(echo "$@" >> ")" + (folder_ / "seen").string() + R"("
 case "$*" in
-*"-d 2048"*) echo '[{"n_prompt": 0, "n_gen": 32, "n_depth": 2048, "avg_ts": 1.5}]' ;;
+*"-d 2048"*) [ -e "$0.old" ] && exit 1; echo '[{"n_prompt": 0, "n_gen": 32, "n_depth": 2048, "avg_ts": 1.5}]' ;;
 *) echo '[{"n_prompt": 128, "n_gen": 0, "avg_ts": 2.5}, {"n_prompt": 0, "n_gen": 32, "avg_ts": 3.5}]' ;;
 esac
 )");
@@ -92,6 +107,7 @@ esac
         R"(echo '{"pl": 8, "speed_tg": 4.5}'; echo '{"pl": 16, "speed_tg": 5.5}'
 )");
   options_.kv_type = RETICLE_KV_TYPE_Q8_0;
+  options_.against_options = "-rtr  1";
   const auto rates = RunPeer(options_, 2, kCases);
   ASSERT_TRUE(rates.ok()) << rates.status();
   EXPECT_THAT(*rates, ElementsAre(Optional(2.5), Optional(3.5), Optional(1.5), Optional(4.5),
@@ -101,7 +117,12 @@ esac
   std::getline(seen, line);
   EXPECT_THAT(line, HasSubstr("-m some model.gguf -t 2"));
   EXPECT_THAT(line, HasSubstr("-ctk q8_0 -ctv q8_0"));
+  EXPECT_THAT(line, HasSubstr("-rtr 1"));
   EXPECT_THAT(line, HasSubstr("-p 128 -n 32"));
+  // A version without -d leaves decoding at a position open.
+  Write("llama-bench.old", "");
+  EXPECT_THAT(*RunPeer(options_, 2, kCases), ElementsAre(Optional(2.5), Optional(3.5), std::nullopt,
+                                                         Optional(4.5), Optional(5.5)));
 }
 
 TEST_F(PeerProgramTest, AProgramThatFailsOrIsNotThereIsNamed) {
