@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "scheduler/engine.h"
-#include "server/bench/serve_bench.h"
+#include "server/cli/bench.h"
 #include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
 #include "server/cli/chat.h"
@@ -119,7 +119,7 @@ constexpr Command kCommands[] = {
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
     {"keys", "administer accounts and keys", reticle::server::cli::RunKeys},
     {"load", "put load on a server and measure it", RunLoad},
-    {"bench", "measure the server's own cost", reticle::server::bench::RunBench},
+    {"bench", "measure the server's own cost, and models on the CPU", reticle::server::cli::RunBench},
 };
 
 std::string Usage() {
