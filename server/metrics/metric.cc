@@ -124,6 +124,8 @@ constexpr std::array<MetricInfo, static_cast<size_t>(kCount)> kCatalogue = {{
     {kDeviceAddedLatency, "reticle_device_added_latency_seconds", kH, "seconds", "device",
      "reticle_server_added_latency_seconds by the group of cards, in coarser buckets."},
 
+    {kRequestsAdmitted, "reticle_requests_admitted_total", kC, "requests", kEngine,
+     "Requests handed to a device's queue; each ends once in reticle_tier_requests_total."},
     {kEngineRejected, "reticle_requests_rejected_total", kC, "requests", "model_name,engine,reason",
      "Sequences that one engine would not take (another may have): queue_full, unavailable, "
      "invalid."},
@@ -144,6 +146,8 @@ constexpr std::array<MetricInfo, static_cast<size_t>(kCount)> kCatalogue = {{
     {kGrpcDuration, "reticle_grpc_request_duration_seconds", kH, "seconds", "method",
      "Duration of gRPC calls."},
     {kConnections, "reticle_connections", kG, "connections", "front", "Connections open now."},
+    {kTelemetryDropped, "reticle_telemetry_dropped_total", kC, "-", "kind",
+     "Log lines and trace spans that could not be written or sent: kind log_lines or spans."},
 
     {kTierRequests, "reticle_tier_requests_total", kC, "requests", "tier,outcome",
      "Admitted requests that ended, by outcome: stop, length, abort, deadline, error."},
@@ -190,7 +194,7 @@ struct Group {
 constexpr Group kGroups[] = {
     {kRequestsRunning, "Under vLLM's names"},
     {kDeviceState, "Cards"},
-    {kEngineRejected, "Engines"},
+    {kRequestsAdmitted, "Engines"},
     {kAddedLatency, "The server"},
     {kTierRequests, "Tiers"},
     {kBuildInfo, "The process"},

@@ -68,6 +68,7 @@ enum class Metric : uint8_t {
   kEmulationSlowdown,
   kDeviceAddedLatency,
   // Of each engine, beyond vLLM's.
+  kRequestsAdmitted,
   kEngineRejected,
   kEngineBusy,
   kEngineEnergy,
@@ -78,6 +79,7 @@ enum class Metric : uint8_t {
   kGrpcRequests,
   kGrpcDuration,
   kConnections,
+  kTelemetryDropped,
   // By tier.
   kTierRequests,
   kTierTokens,

@@ -2,9 +2,13 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
+#include "base/clock.h"
 #include "server/metrics/metrics_exporter.h"
 
 namespace reticle::server {
@@ -51,6 +55,35 @@ void Scrape(benchmark::State& state) {
       benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(Scrape)->Arg(1)->Arg(2)->Arg(10)->Unit(benchmark::kMicrosecond);
+
+// What an I/O thread pays to tell of a request, alone and while another thread scrapes all the
+// time.
+void Probe(benchmark::State& state) {
+  const std::unique_ptr<MetricsExporter> exporter = MakeExporter(10);
+  std::atomic<bool> stop{state.range(0) == 0};
+  std::thread scraper([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      benchmark::DoNotOptimize(exporter->Render().data());
+    }
+  });
+  std::vector<int64_t> took;
+  took.reserve(10'000'000);
+  for (auto _ : state) {
+    const int64_t start_ns = Clock::Monotonic().NowNanos();
+    exporter->OnHttpRequest("/v1/chat/completions", "POST", 200, 3'000'000);
+    exporter->OnChoiceFinished("house", Outcome::kStop);
+    if (took.size() < took.capacity()) took.push_back(Clock::Monotonic().NowNanos() - start_ns);
+  }
+  stop.store(true);
+  scraper.join();
+  std::sort(took.begin(), took.end());
+  const auto quantile = [&took](double q) {
+    return static_cast<double>(took[static_cast<size_t>(q * static_cast<double>(took.size() - 1))]);
+  };
+  state.counters["p50_ns"] = quantile(0.5);
+  state.counters["p99.9_ns"] = quantile(0.999);
+}
+BENCHMARK(Probe)->ArgName("scraped")->Arg(0)->Arg(1);
 
 }  // namespace
 }  // namespace reticle::server

@@ -50,7 +50,9 @@ MetricsExporter::MetricsExporter(std::string version, Buckets buckets)
       start_unix_s_(UnixSeconds()),
       requests_(buckets_),
       http_durations_(Maker(buckets_, Metric::kHttpDuration)),
-      grpc_durations_(Maker(buckets_, Metric::kGrpcDuration)) {}
+      grpc_durations_(Maker(buckets_, Metric::kGrpcDuration)) {
+  for (const std::string_view kind : {"log_lines", "spans"}) telemetry_lost_.Of({kind});
+}
 
 EngineMetrics& MetricsExporter::AddEngine() {
   MutexLock lock(engines_mutex_);
@@ -105,6 +107,12 @@ void MetricsExporter::OnHttpRequest(std::string_view handler, std::string_view m
 void MetricsExporter::OnGrpcRequest(std::string_view method, int code, int64_t duration_ns) {
   grpc_requests_.Of({method, std::to_string(code)}).Add();
   grpc_durations_.Of({method}).Observe(Seconds(duration_ns));
+}
+
+void MetricsExporter::OnRequestAdmitted(std::string_view model) { requests_.OnAdmitted(model); }
+
+void MetricsExporter::OnTelemetryLost(std::string_view what, uint64_t count) {
+  telemetry_lost_.Of({what}).Add(count);
 }
 
 void MetricsExporter::OnChoiceFinished(std::string_view model, Outcome outcome) {
@@ -181,6 +189,9 @@ void MetricsExporter::CollectFronts(FamilySet& families) const {
   connections_.Each([&](const std::vector<std::string>& key, const std::atomic<int64_t>& open) {
     out.Gauge(Metric::kConnections, static_cast<double>(open.load(std::memory_order_relaxed)),
               {{"front", key[0]}});
+  });
+  telemetry_lost_.Each([&](const std::vector<std::string>& key, const Counter& count) {
+    out.Count(Metric::kTelemetryDropped, count.value(), {{"kind", key[0]}});
   });
 }
 

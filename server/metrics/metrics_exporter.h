@@ -56,6 +56,7 @@ class MetricsExporter final : public ServerProbe {
   void OnHttpRequest(std::string_view handler, std::string_view method, int status,
                      int64_t duration_ns) override;
   void OnGrpcRequest(std::string_view method, int code, int64_t duration_ns) override;
+  void OnRequestAdmitted(std::string_view model) override;
   void OnChoiceFinished(std::string_view model, Outcome outcome) override;
   void OnRequestFinished(const RequestRecord& record) override;
   void OnRequestRefused(std::string_view tier, absl::StatusCode code) override;
@@ -63,6 +64,7 @@ class MetricsExporter final : public ServerProbe {
   void OnQuotaRefused(std::string_view tier, std::string_view limit) override;
   void OnQuotaDegraded(bool degraded) override;
   void OnTokensHandedOver(const AddedLatency& added) override;
+  void OnTelemetryLost(std::string_view what, uint64_t count) override;
   void OnConnectionsChanged(std::string_view front, int64_t open) override;
 
  private:
@@ -91,6 +93,7 @@ class MetricsExporter final : public ServerProbe {
   Labelled<Counter> grpc_requests_;     // by method, code
   Labelled<Histogram> grpc_durations_;  // by method
   Labelled<std::atomic<int64_t>> connections_;
+  Labelled<Counter> telemetry_lost_;  // by kind
   Counter keys_refused_;
   std::atomic<bool> quota_degraded_{false};
   std::atomic<int64_t> certificate_expiry_s_{0};  // 0: no TLS

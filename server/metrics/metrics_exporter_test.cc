@@ -165,9 +165,14 @@ TEST_F(MetricsExporterTest, OutcomesOfChoicesAndRequests) {
   record.output_tokens = 7;
   record.longest_choice = 5;
   record.e2e_ns = 1'500'000;
+  exporter_.OnRequestAdmitted("house");
   exporter_.OnRequestFinished(record);
+  exporter_.OnTelemetryLost("spans", 3);
   const std::string text = exporter_.Render();
   const std::string labels = R"({model_name="house",engine="0")";
+  EXPECT_EQ(Sample(text, "reticle_requests_admitted_total" + labels + "}"), 1);
+  EXPECT_EQ(Sample(text, R"(reticle_telemetry_dropped_total{kind="spans"})"), 3);
+  EXPECT_EQ(Sample(text, R"(reticle_telemetry_dropped_total{kind="log_lines"})"), 0);
   EXPECT_EQ(Sample(text, "vllm:request_success_total" + labels + R"(,finished_reason="stop"})"), 2);
   EXPECT_EQ(Sample(text, "vllm:request_success_total" + labels + R"(,finished_reason="abort"})"),
             1);

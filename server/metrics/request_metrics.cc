@@ -101,6 +101,7 @@ void RequestMetrics::OnQuotaRefused(std::string_view tier, std::string_view limi
 void RequestMetrics::Collect(FamilySet& families) const {
   models_.Each([&families](const std::vector<std::string>& key, const Model& model) {
     SeriesWriter out(families, {{"model_name", key[0]}, {"engine", "0"}});
+    out.Count(Metric::kRequestsAdmitted, model.admitted.value());
     for (const Outcome outcome : kOutcomes) {
       out.Count(Metric::kRequestSuccess, model.finished[static_cast<size_t>(outcome)].value(),
                 {{"finished_reason", std::string(OutcomeName(outcome))}});

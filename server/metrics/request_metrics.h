@@ -21,6 +21,7 @@ class RequestMetrics {
   // So that a model's series are there, at zero, before its first request.
   void Expect(std::string_view model);
   void ExpectTier(std::string_view tier);
+  void OnAdmitted(std::string_view model) { models_.Of({model}).admitted.Add(); }
   void OnChoiceFinished(std::string_view model, Outcome outcome);
   void OnFinished(const RequestRecord& record);
   void OnRefused(std::string_view tier, absl::StatusCode code);
@@ -38,6 +39,7 @@ class RequestMetrics {
     Histogram generation_tokens;
     Histogram longest_choice;
     Histogram e2e_latency;
+    Counter admitted;
     Counter finished[5];
   };
   struct Tier {

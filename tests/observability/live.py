@@ -122,7 +122,7 @@ class Load:
 
     def mishaps(self, key, draw):
         self.pause(0.2)
-        mishap = draw.randrange(4)
+        mishap = draw.choice([0, 0, 0, 1, 2, 2, 2, 3, 3, 3])
         if mishap == 0:
             return self.ask(key, draw, 1500, stream=True, leave_after=800)
         if mishap == 1:

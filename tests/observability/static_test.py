@@ -123,7 +123,7 @@ class Grafana(unittest.TestCase):
     def test_provisioning_finds_them(self):
         provisioning = ROOT / "deploy" / "grafana" / "provisioning"
         provider = (provisioning / "dashboards" / "reticle.yaml").read_text()
-        self.assertIn("path: /etc/grafana/dashboards\n", provider)
+        self.assertIn("path: /var/lib/grafana/dashboards\n", provider)
         self.assertIn("type: prometheus\n", (provisioning / "datasources" / "prometheus.yaml").read_text())
 
 
