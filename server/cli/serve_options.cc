@@ -168,6 +168,8 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "Bearer token that it asks for; needed unless it listens on loopback"),
       Make("--admin-token-file", "admin.token_file", o.admin_token_file,
            "File that holds the token, instead of --admin-token"),
+      Make("--metrics-buckets", "metrics.buckets", o.metrics_buckets,
+           "NAME=BOUND,BOUND,...: the buckets of a histogram (docs/metrics.md); repeatable"),
       Make("--drain-timeout", "server.drain_timeout_s", o.drain_timeout_s,
            "Seconds that running requests may take after SIGTERM"),
       Make("--log-level", "server.log_level", o.log_level, "debug, info, warning, error, off"),

@@ -75,6 +75,8 @@ struct ServeOptions {
   int64_t applications_per_hour = 5;  // of one address
   std::string redis;
 
+  std::vector<std::string> metrics_buckets;  // "NAME=BOUND,BOUND,..."
+
   int64_t drain_timeout_s = 30;
   std::string log_level = "info";  // debug, info, warning, error, off
 

@@ -41,6 +41,11 @@ void ServerContext::SetReady(std::function<bool()> works) {
   lifecycle_.compare_exchange_strong(expected, Lifecycle::kReady);
 }
 
+void ServerContext::NoteRefusal(const Caller* caller, const absl::Status& status) const {
+  probe_.OnRequestRefused(caller != nullptr ? std::string_view(caller->tier) : "none",
+                          status.code());
+}
+
 void ServerContext::BeginDrain() { lifecycle_.store(Lifecycle::kDraining); }
 
 absl::Status ServerContext::CheckAdmission() const {

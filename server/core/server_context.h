@@ -43,6 +43,8 @@ class ServerContext {
   Clock& clock() const { return clock_; }
   ServerProbe& probe() const { return probe_; }
   const Options& options() const { return options_; }
+  // Tells the probe that a generation was refused; `caller` may be null.
+  void NoteRefusal(const Caller* caller, const absl::Status& status) const;
 
   Lifecycle lifecycle() const { return lifecycle_.load(std::memory_order_acquire); }
   // Loading to ready. No effect when draining has begun. `works` (may be empty: always) says

@@ -37,20 +37,33 @@ std::optional<int64_t> TimeLeftMs(const grpc::CallbackServerContext& call) {
   return std::max<int64_t>(1, left);
 }
 
+// Fills `params`; the model that the request asks for.
+absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(const v1::GenerateRequest& request,
+                                                       ServerContext& server,
+                                                       GenerateParams& params) {
+  RETURN_IF_ERROR(server.CheckAdmission());
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
+  ASSIGN_OR_RETURN(params, ToParams(request));
+  return model;
+}
+
 absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
                                          const grpc::CallbackServerContext& call,
                                          const v1::GenerateRequest& request, bool stream) {
   ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller, CallerOf(server, call));
-  RETURN_IF_ERROR(server.CheckAdmission());
   const int64_t arrival_ns = server.clock().NowNanos();
-  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
-  ASSIGN_OR_RETURN(GenerateParams params, ToParams(request));
+  GenerateParams params;
+  absl::StatusOr<std::shared_ptr<const ModelEntry>> model = Read(request, server, params);
+  if (!model.ok()) {
+    server.NoteRefusal(caller.get(), model.status());
+    return model.status();
+  }
   params.arrival_ns = arrival_ns;
   params.stream = stream;
   if (const std::optional<int64_t> left = TimeLeftMs(call)) {
     params.timeout_ms = std::min(*left, server.options().limits.max_timeout_ms);
   }
-  return Admit(std::move(params), std::move(model), caller, server);
+  return Admit(std::move(params), *std::move(model), caller, server);
 }
 
 // The common part: a generation, driven on the worker by events, with a client that may go away.

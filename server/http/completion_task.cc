@@ -44,9 +44,10 @@ void SendError(Dialect dialect, ResponseWriter& writer, const absl::Status& stat
   writer.SendError(status);
 }
 
-absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
+// Fills `prepared.body`; the model that it asks for.
+absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(Dialect dialect, const HttpRequest& http,
+                                                       ServerContext& context, Prepared& prepared) {
   RETURN_IF_ERROR(context.CheckAdmission());
-  Prepared prepared;
   ASSIGN_OR_RETURN(prepared.body, Parse(dialect, http.body));
   GenerateParams& params = prepared.body.params;
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model,
@@ -64,10 +65,21 @@ absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerConte
     }
     params.timeout_ms = timeout;
   }
+  return model;
+}
+
+absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
+  Prepared prepared;
+  absl::StatusOr<std::shared_ptr<const ModelEntry>> model = Read(dialect, http, context, prepared);
+  if (!model.ok()) {
+    context.NoteRefusal(http.caller.get(), model.status());
+    return model.status();
+  }
+  GenerateParams& params = prepared.body.params;
   params.arrival_ns = http.arrival_ns;
   params.request_id = http.request_id;
   ASSIGN_OR_RETURN(ValidRequest request,
-                   Admit(std::move(params), std::move(model), http.caller, context));
+                   Admit(std::move(params), *std::move(model), http.caller, context));
   prepared.request.emplace(std::move(request));
   return prepared;
 }
@@ -106,6 +118,7 @@ class CompletionTask : public Task, private ChunkSink {
     if (!posted) {
       preparation_->result =
           ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      context.NoteRefusal(preparation_->http.caller.get(), preparation_->result.status());
       preparation_->done.store(true, std::memory_order_release);
     }
   }

@@ -23,6 +23,7 @@ using boost::system::error_code;
 
 constexpr std::chrono::milliseconds kAcceptPause{50};
 constexpr size_t kQueuedPreparations = 1024;
+constexpr size_t kQueuedScrapes = 64;
 
 std::string TooManyConnections() {
   ResponseWriter writer;
@@ -65,7 +66,9 @@ absl::Status HttpOptions::Validate() const {
 
 struct HttpServer::Impl {
   Impl(const HttpOptions& options, ServerContext& context, Handler* handler)
-      : workers(options.worker_threads, kQueuedPreparations), api(context, workers) {
+      : workers(options.worker_threads, kQueuedPreparations),
+        scrapes(1, kQueuedScrapes),
+        api(context, workers, scrapes) {
     shared.options = options;
     shared.context = &context;
     shared.handler = handler != nullptr ? handler : &api;
@@ -81,6 +84,7 @@ struct HttpServer::Impl {
     }
     for (const auto& thread : threads) thread->Stop();
     workers.Join();
+    scrapes.Join();
   }
 
   absl::Status Listen();
@@ -89,6 +93,7 @@ struct HttpServer::Impl {
 
   ServerShared shared;
   WorkerPool workers;
+  WorkerPool scrapes;
   Api api;
   std::unique_ptr<TlsContext> tls;
   std::vector<std::unique_ptr<IoThread>> threads;
