@@ -99,6 +99,9 @@ class Accounts : public Gate {
   absl::Status SeedQuotas(LocalQuota& ledger);
   void TellStore(const absl::Status& status);
   void AddUsage(const Caller& caller, const UsageCounts& counts);
+  // Until one of the organisation's requests ends, at the pace that they have shown; 0: none runs
+  // here.
+  int64_t ExpectedPlaceNs(const std::string& organisation);
   // What running requests used since it was last asked.
   void CollectRunning();
 
