@@ -152,9 +152,9 @@ void Accounts::Loop() {
 }
 
 void Accounts::TellStore(const absl::Status& status) {
-  if (status.ok() == !store_failed_) return;
-  store_failed_ = !status.ok();
-  if (store_failed_) {
+  const bool failed = !status.ok();
+  if (failed == store_failed_.exchange(failed)) return;
+  if (failed) {
     LogWarning("accounts: %s; keys that are known stay good, usage waits", status.message());
   } else {
     LogInfo("accounts: the store answers again");
@@ -299,6 +299,13 @@ absl::StatusOr<std::unique_ptr<Reservation>> Accounts::Reserve(
 void Accounts::AppendHeaders(const Caller& caller, std::string& out) {
   const auto& account = static_cast<const Account&>(caller);
   AppendRateLimitHeaders(out, ledger_->Peek(account.organisation, account.limits));
+}
+
+std::vector<std::string_view> Accounts::Degraded() const {
+  std::vector<std::string_view> parts;
+  if (ledger_->degraded()) parts.emplace_back("shared_quotas");
+  if (store_failed_) parts.emplace_back("accounts_store");
+  return parts;
 }
 
 absl::StatusOr<std::string> Accounts::Apply(const ApplicationForm& form, std::string_view address) {

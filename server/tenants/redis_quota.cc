@@ -156,6 +156,12 @@ class Connection {
     return reply;
   }
 
+  // The next command makes a new connection.
+  void Drop() {
+    if (context_ != nullptr) redisFree(context_);
+    context_ = nullptr;
+  }
+
   // Runs a script by its digest, or whole when Redis does not know it. `words`: keys and arguments.
   Reply RunScript(const char* script, std::string& digest, std::vector<std::string> words) {
     if (digest.empty()) {
@@ -194,11 +200,6 @@ class Connection {
     Drop();
     return false;
   }
-  void Drop() {
-    if (context_ != nullptr) redisFree(context_);
-    context_ = nullptr;
-  }
-
   const Address address_;
   redisContext* context_ = nullptr;
 };
@@ -314,6 +315,8 @@ void RedisQuota::Impl::Loop() {
       const Reply pong = settling.Run({"PING"});
       const bool answers = pong != nullptr && pong->type != REDIS_REPLY_ERROR;
       MutexLock lock(mutex);
+      // The other connection is of the time before.
+      if (answers && away) reserving.Drop();
       SetAway(!answers);
     }
     for (const Settlement& settlement : work) {
