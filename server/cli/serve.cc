@@ -116,6 +116,7 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
   ServerContext::Options context_options;
   context_options.render_metrics = parts.render_metrics;
   context_options.gate = accounts.get();
+  context_options.public_metrics = options.public_metrics;
   context_options.queue_size = [&live] {
     int64_t waiting = 0;
     if (LoadedModel* const loaded_model = live.load(std::memory_order_acquire)) {

@@ -62,6 +62,7 @@ struct ServeOptions {
   std::string http = "127.0.0.1:8080";
   std::string grpc = "127.0.0.1:50051";
   http::HttpOptions http_options;  // host and port come from `http`
+  bool public_metrics = true;      // else the operator's listener alone has GET /metrics
   std::string admin = "none";      // likewise; the operator's listener
   std::string admin_token;         // that its callers must bear; needed beyond loopback
   std::string admin_token_file;    // a file that holds it

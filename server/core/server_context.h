@@ -29,6 +29,8 @@ class ServerContext {
     RequestLimits limits;
     // Text of GET /metrics (Prometheus exposition format). Empty function: no metrics.
     std::function<std::string()> render_metrics;
+    // Whether the public API serves them.
+    bool public_metrics = true;
     // Requests that wait for a device; empty function: not known.
     std::function<int64_t()> queue_size;
     // Who may use the server; null: everybody. Must outlive the context.

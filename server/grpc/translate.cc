@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/status.h"
-#include "server/core/error.h"
 #include "server/core/json_value.h"
 
 namespace reticle::server {
@@ -80,6 +79,7 @@ absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request) {
   if (request.priority() != 0) params.priority = request.priority();
   if (request.omit_special_tokens()) params.add_special_tokens = false;
   params.request_id = request.request_id();
+  params.service_tier = request.service_tier();
   return params;
 }
 
@@ -134,12 +134,6 @@ absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
   const auto found = metadata.find("authorization");
   if (found == metadata.end()) return gate->Authenticate("");
   return gate->Authenticate({found->second.data(), found->second.size()});
-}
-
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const ErrorInfo error = DescribeError(status);
-  return grpc::Status(static_cast<grpc::StatusCode>(error.grpc_code), error.message);
 }
 
 }  // namespace reticle::server

@@ -3,7 +3,6 @@
 #define RETICLE_SERVER_GRPC_TRANSLATE_H_
 
 #include <grpcpp/server_context.h>
-#include <grpcpp/support/status.h>
 
 #include <memory>
 
@@ -29,7 +28,6 @@ v1::FinishReason ToFinishReason(Outcome outcome);
 // The caller behind a call's "authorization" metadata; null without accounts.
 absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
                                                        const grpc::CallbackServerContext& call);
-grpc::Status ToGrpcStatus(const absl::Status& status);
 
 }  // namespace reticle::server
 

@@ -39,6 +39,17 @@ absl::StatusOr<CompletionBody> Parse(Dialect dialect, std::string_view json) {
   return ParseTaalasBody(json);
 }
 
+// A body that is wrong takes a turn of its caller's too: looking at it has cost as much.
+absl::StatusOr<CompletionBody> ParseForCaller(Dialect dialect, const HttpRequest& http,
+                                              const ServerContext& context) {
+  absl::StatusOr<CompletionBody> body = Parse(dialect, http.body);
+  Gate* const gate = context.options().gate;
+  if (body.ok() || gate == nullptr || http.caller == nullptr) return body;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> turn, gate->Reserve(http.caller, 0));
+  turn->Settle({});
+  return body;
+}
+
 void SendError(Dialect dialect, ResponseWriter& writer, const absl::Status& status) {
   if (dialect == Dialect::kTaalas) return SendTaalasError(writer, status);
   writer.SendError(status);
@@ -48,11 +59,10 @@ void SendError(Dialect dialect, ResponseWriter& writer, const absl::Status& stat
 absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(Dialect dialect, const HttpRequest& http,
                                                        ServerContext& context, Prepared& prepared) {
   RETURN_IF_ERROR(context.CheckAdmission());
-  ASSIGN_OR_RETURN(prepared.body, Parse(dialect, http.body));
+  ASSIGN_OR_RETURN(prepared.body, ParseForCaller(dialect, http, context));
   GenerateParams& params = prepared.body.params;
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model,
-                   dialect == Dialect::kTaalas ? FindTaalasModel(context.models(), params.model)
-                                               : context.models().Find(params.model));
+                   FindTaalasModel(context.models(), params.model));
   if (!http.timeout_ms.empty()) {
     int64_t timeout = 0;
     const char* const end = http.timeout_ms.data() + http.timeout_ms.size();

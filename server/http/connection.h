@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/http/client_address.h"
 #include "server/http/handler.h"
 #include "server/http/http_server.h"
 #include "server/http/response_writer.h"
@@ -28,6 +29,7 @@ struct ServerShared {
   HttpOptions options;
   ServerContext* context = nullptr;
   Handler* handler = nullptr;
+  ProxyTrust proxies;
   std::atomic<bool> draining{false};
   std::atomic<int64_t> open{0};
   std::atomic<int64_t> busy{0};

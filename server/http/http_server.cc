@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "server/core/worker_pool.h"
 #include "server/http/api.h"
+#include "server/http/client_address.h"
 #include "server/http/io_thread.h"
 #include "server/http/response_writer.h"
 
@@ -61,7 +62,7 @@ absl::Status HttpOptions::Validate() const {
   if (tls_cert.empty() != tls_key.empty()) {
     return InvalidArgumentError("TLS needs both a certificate and a key");
   }
-  return absl::OkStatus();
+  return ProxyTrust::Create(trusted_proxies, forwarded_header).status();
 }
 
 struct HttpServer::Impl {
@@ -172,6 +173,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions&
   std::unique_ptr<HttpServer> server(new HttpServer);
   server->impl_ = std::make_unique<Impl>(options, context, handler);
   Impl& impl = *server->impl_;
+  ASSIGN_OR_RETURN(impl.shared.proxies,
+                   ProxyTrust::Create(options.trusted_proxies, options.forwarded_header));
   if (!options.tls_cert.empty()) {
     ASSIGN_OR_RETURN(impl.tls, TlsContext::Create(options.tls_cert, options.tls_key));
   }
