@@ -46,6 +46,8 @@ class ServerProbe {
                              int64_t duration_ns) {}
   // Likewise for a gRPC call; `code` as grpc::StatusCode.
   virtual void OnGrpcRequest(std::string_view method, int code, int64_t duration_ns) {}
+  // A request was handed to a device's queue; OnRequestFinished follows.
+  virtual void OnRequestAdmitted(std::string_view model) {}
   // One choice ended.
   virtual void OnChoiceFinished(std::string_view model, Outcome outcome) {}
   virtual void OnRequestFinished(const RequestRecord& record) {}
@@ -59,6 +61,8 @@ class ServerProbe {
   virtual void OnQuotaDegraded(bool degraded) {}
   // Tokens of streams whose bytes the sockets have: what the server added to each. In bulk.
   virtual void OnTokensHandedOver(const AddedLatency& added) {}
+  // `count` more log lines ("log_lines") or trace spans ("spans") went missing.
+  virtual void OnTelemetryLost(std::string_view what, uint64_t count) {}
   // Connections open now, on all listeners of a front together.
   virtual void OnConnectionsChanged(std::string_view front, int64_t open) {}
 };

@@ -135,6 +135,16 @@ void MetricsExporter::OnRequestFinished(const RequestRecord& record) {
   model.e2e_latency.Observe(Seconds(record.e2e_ns));
 }
 
+void MetricsExporter::OnRequestAdmitted(std::string_view model) {
+  MutexLock lock(mutex_);
+  ForModel(model).admitted.Add();
+}
+
+void MetricsExporter::OnTelemetryLost(std::string_view what, uint64_t count) {
+  MutexLock lock(mutex_);
+  telemetry_lost_[std::string(what)] += count;
+}
+
 void MetricsExporter::OnRequestRefused(std::string_view model, int code) {
   MutexLock lock(mutex_);
   ++refused_[{std::string(model), code}];
@@ -200,6 +210,10 @@ void MetricsExporter::CollectModels(const Models& models, FamilyWriter& out) {
                 static_cast<double>(metrics.finished[static_cast<size_t>(outcome)].value()), extra);
     }
   });
+  each_model([&out](FamilyWriter::Labels labels, const ModelMetrics& metrics) {
+    out.Count("reticle_requests_admitted_total", "Requests handed to a device's queue.",
+              static_cast<double>(metrics.admitted.value()), labels);
+  });
   const auto each_distribution = [&](const char* name, const char* help,
                                      Histogram ModelMetrics::*histogram) {
     each_model([&](FamilyWriter::Labels labels, const ModelMetrics& metrics) {
@@ -245,6 +259,13 @@ Families MetricsExporter::CollectServer() const {
   for (const auto& [method, duration] : grpc_durations_) {
     out.Distribution("reticle_grpc_request_duration_seconds", "Duration of gRPC calls.", *duration,
                      {{"method", method}});
+  }
+  for (const char* const what : {"log_lines", "spans"}) {
+    const auto found = telemetry_lost_.find(what);
+    out.Count("reticle_telemetry_dropped_total",
+              "Log lines and trace spans that could not be written or sent.",
+              found == telemetry_lost_.end() ? 0 : static_cast<double>(found->second),
+              {{"kind", what}});
   }
   for (const auto& [front, open] : connections_) {
     out.Gauge("reticle_connections", "Connections open now.", static_cast<double>(open),

@@ -48,7 +48,9 @@ class MetricsExporter final : public ServerProbe {
                      int64_t duration_ns) override;
   void OnGrpcRequest(std::string_view method, int code, int64_t duration_ns) override;
   void OnChoiceFinished(std::string_view model, Outcome outcome) override;
+  void OnRequestAdmitted(std::string_view model) override;
   void OnRequestFinished(const RequestRecord& record) override;
+  void OnTelemetryLost(std::string_view what, uint64_t count) override;
   void OnRequestRefused(std::string_view model, int code) override;
   void OnKeyRefused() override;
   void OnQuotaRefused(std::string_view tier, std::string_view limit) override;
@@ -71,6 +73,7 @@ class MetricsExporter final : public ServerProbe {
     Histogram generation_tokens{TokenCountBounds()};
     Histogram e2e_latency{RequestSecondsBounds()};
     Counter finished[5];
+    Counter admitted;
   };
   using HttpKey = std::tuple<std::string, std::string, std::string>;  // handler, method, status
 
@@ -102,6 +105,7 @@ class MetricsExporter final : public ServerProbe {
   std::map<std::string, std::unique_ptr<Histogram>> grpc_durations_ RETICLE_GUARDED_BY(mutex_);
   Models models_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::pair<std::string, int>, uint64_t> refused_ RETICLE_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t> telemetry_lost_ RETICLE_GUARDED_BY(mutex_);
   std::map<std::string, int64_t> connections_ RETICLE_GUARDED_BY(mutex_);
   std::atomic<uint64_t> keys_refused_{0};
   std::atomic<bool> quota_degraded_{false};
