@@ -93,7 +93,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   if (impl.server == nullptr) return UnavailableError("grpc: the server does not start");
   impl.acceptor = std::make_unique<GrpcAcceptor>(std::move(socket), std::move(connections));
   started->OnServing(false);
-  if (!options.listen.reuse_port) RETURN_IF_ERROR(impl.acceptor->Start());
+  const bool shared = options.listen.reuse_port || options.listen.inherited_fd >= 0;
+  if (!shared) RETURN_IF_ERROR(impl.acceptor->Start());
   return started;
 }
 

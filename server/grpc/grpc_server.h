@@ -15,7 +15,8 @@
 namespace reticle::server {
 
 struct GrpcServerOptions {
-  ListenOptions listen = {.port = 50051};  // with reuse_port it listens from OnReady on
+  // With reuse_port, or inherited, connections are accepted from OnReady on.
+  ListenOptions listen = {.port = 50051};
   // Largest message that is accepted, bytes.
   int max_message_bytes = 8 << 20;
   // PEM files; both or none. Empty: no TLS.

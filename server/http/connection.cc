@@ -249,8 +249,8 @@ bool Connection::ParseRequest() {
       if (!AcceptHead()) return true;
       http.eager(true);
     }
-    if (!TakeMemory(
-            std::max<uint64_t>(http.content_length().value_or(0), http.get().body().size()))) {
+    if (http.is_header_done() && !TakeMemory(std::max<uint64_t>(http.content_length().value_or(0),
+                                                                http.get().body().size()))) {
       Refuse(WithRetryAfter(UnavailableError("the bodies of the requests that are read now fill "
                                              "the memory for them (%d bytes)",
                                              shared_.options.max_request_memory),

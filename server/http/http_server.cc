@@ -217,7 +217,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions&
     impl.threads.push_back(std::make_unique<IoThread>(impl.shared, impl.tls.get()));
   }
   absl::Status status = impl.Bind();
-  if (status.ok() && !options.reuse_port) status = impl.Listen();
+  // Where others accept from the address, or the service manager keeps it, clients need not see
+  // this process load.
+  if (status.ok() && !options.reuse_port && !impl.inherited) status = impl.Listen();
   if (!status.ok()) {
     impl.acceptor.reset();
     return status;

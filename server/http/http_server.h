@@ -20,8 +20,9 @@ struct HttpOptions {
   uint16_t port = 8080;            // 0: any free port
   // Other processes may listen on the address too; this one begins to when it is ready (OnReady).
   bool reuse_port = false;
-  int inherited_fd = -1;    // a listening socket that is used instead of host and port; -1: none
-  uint32_t io_threads = 1;  // each with its own event loop; connections stay on theirs
+  // A listening socket that is used instead of host and port, likewise when it is ready; -1: none.
+  int inherited_fd = -1;
+  uint32_t io_threads = 1;      // each with its own event loop; connections stay on theirs
   uint32_t worker_threads = 1;  // for long prompts
   uint32_t max_connections = 10000;
   size_t max_header_bytes = size_t{16} << 10;  // 431 beyond
