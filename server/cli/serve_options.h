@@ -78,8 +78,24 @@ struct ServeOptions {
 
   std::vector<std::string> metrics_buckets;  // "NAME=BOUND,BOUND,..."
 
+  // Life of the process.
   int64_t drain_timeout_s = 30;
-  std::string log_level = "info";  // debug, info, warning, error, off
+  int64_t drain_delay_ms = 0;  // between going unready and taking nothing new
+
+  // Logs and traces.
+  std::string log_level = "info";     // debug, info, warning, error, off
+  std::string log_format = "logfmt";  // text, logfmt, json
+  bool log_requests = true;
+  bool log_prompts = false;
+  std::string otlp_endpoint;  // http://HOST:PORT of a collector; empty: no traces are sent
+  double trace_ratio = 1;     // of the traces that begin here
+
+  // Sockets that listen already; -1: none.
+  int grpc_fd = -1;
+  int admin_fd = -1;
+
+  // What was parsed, so that it can be again.
+  std::vector<std::string> arguments;
 
   std::vector<AdapterOption> parsed_adapters;  // from `adapters`
 
@@ -98,6 +114,15 @@ struct CommandLineExit {
 // flags. On success `options` is filled and nullopt comes back.
 std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string>& arguments,
                                                    ServeOptions& options);
+
+// An option that two sets of options give differently.
+struct OptionChange {
+  std::string flag;         // "--log-level"
+  bool reloadable = false;  // whether a running server can take it over
+};
+std::vector<OptionChange> Differences(ServeOptions before, ServeOptions after);
+// Sets every reloadable option of `into` as `from` has it.
+void TakeReloadable(const ServeOptions& from, ServeOptions& into);
 
 struct HostPort {
   std::string host;

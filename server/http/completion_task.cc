@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "server/core/error.h"
 #include "server/core/generation.h"
+#include "server/core/request_summary.h"
 #include "server/http/completion_format.h"
 #include "server/http/request_json.h"
 #include "server/http/taalas_json.h"
@@ -141,12 +142,18 @@ class CompletionTask : public Task, private ChunkSink {
     if (generation_ != nullptr) generation_->OnHandedOver(now_ns);
   }
   bool abandon_on_disconnect() const override { return true; }
+  void Describe(bool prompt, RequestSummary& summary) const override {
+    summary.generation = true;
+    summary.error = refusal_;
+    if (generation_ != nullptr) generation_->Describe(prompt, summary);
+  }
 
   Progress Produce(ResponseWriter& writer, size_t budget) override {
     if (preparation_ != nullptr) {
       if (!preparation_->done.load(std::memory_order_acquire)) return Progress::kWaiting;
       if (absl::Status status = Begin(); !status.ok()) {
         SendError(dialect_, writer, status);
+        refusal_ = std::move(status);
         return Progress::kDone;
       }
     }
@@ -235,6 +242,7 @@ class CompletionTask : public Task, private ChunkSink {
   std::shared_ptr<Preparation> preparation_;  // until the generation has begun
   std::unique_ptr<CompletionFormat> format_;
   std::unique_ptr<Generation> generation_;
+  absl::Status refusal_;              // why it never began
   ResponseWriter* writer_ = nullptr;  // during Produce
   bool in_chunk_ = false;
 };
