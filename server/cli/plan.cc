@@ -236,6 +236,9 @@ int RunPlan(const std::vector<std::string>& arguments) {
   app.add_option("--threads", plan.threads, "That simulate; 0: as the machine has cores")
       ->check(CLI::Range(0, 256))
       ->capture_default_str();
+  app.add_option("--kv-bytes-per-token", plan.fleet.kv_bytes_per_token,
+                 "KV memory of a token in the model (default: Llama 3.1 8B at 8 bits); 0: no limit")
+      ->capture_default_str();
   app.add_option("--max-waiting", plan.fleet.max_waiting, "As serve --max-waiting")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();

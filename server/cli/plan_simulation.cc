@@ -49,8 +49,13 @@ class Fleet {
       if (card.clock == nullptr) return InternalError("the clock %s exists", name);
       backends::DeviceConfig config;
       config.device_index = i;
-      config.options = {{"profile", options_.profile}, {"content", "replay"}, {"clock", "virtual"},
-                        {"virtual_clock", name},       {"params", "ignore"},  {"name", name}};
+      config.options = {{"profile", options_.profile},
+                        {"content", "replay"},
+                        {"clock", "virtual"},
+                        {"virtual_clock", name},
+                        {"params", "ignore"},
+                        {"name", name},
+                        {"replay_kv_bytes", std::to_string(options_.kv_bytes_per_token)}};
       config.options.insert(config.options.end(), options_.settings.begin(),
                             options_.settings.end());
       ASSIGN_OR_RETURN(std::unique_ptr<backends::Device> device,

@@ -20,6 +20,9 @@ struct FleetOptions {
   uint32_t cards = 1;
   uint32_t max_waiting = 1024;  // of each engine, as `serve --max-waiting`
   uint32_t run_ahead = 0;       // as `serve --run-ahead`
+  // KV memory of a token in the model; 65,536 for Llama 3.1 8B with 8-bit K and V. 0: memory sets
+  // no limit. It is the device option replay_kv_bytes of `serve --content replay`.
+  uint32_t kv_bytes_per_token = 65'536;
   // That parsing, tokenising and sockets add to each request before its first token.
   int64_t host_ns = 0;
 };

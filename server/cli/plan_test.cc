@@ -143,6 +143,17 @@ TEST(PlanSimulationTest, WhatTheQueueDoesNotTakeIsRefused) {
   EXPECT_EQ(run->outcomes.size(), 1000u);
 }
 
+// 384 MiB at 64 KiB a token hold 6,144 tokens: four requests of 1,300 at once, and the fifth waits.
+TEST(PlanSimulationTest, KvMemoryBoundsWhatRunsAtOnce) {
+  FleetOptions fleet{.profile = "taalas-hc1", .cards = 1};
+  const auto bounded = SimulateFleet(fleet, Traffic(200, 1000, 300), {.measured = 60});
+  fleet.kv_bytes_per_token = 0;
+  const auto free = SimulateFleet(fleet, Traffic(200, 1000, 300), {.measured = 60});
+  ASSERT_TRUE(bounded.ok() && free.ok()) << bounded.status();
+  EXPECT_GT(bounded->kv_share, 0.5);
+  EXPECT_GT(bounded->waiting, free->waiting + 5);
+}
+
 // ---- The search
 
 TEST(PlanSearchTest, MoreTrafficNeedsNoFewerCardsAndLooserBoundsNoMore) {
