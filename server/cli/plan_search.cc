@@ -444,23 +444,29 @@ PlanEvaluation Evaluate(uint32_t cards, const std::vector<FleetRun>& runs, const
   evaluation.cards = cards;
   evaluation.runs = static_cast<uint32_t>(runs.size());
   std::vector<Batch> batches;
+  FleetRun all;
   double late = 0;
   double rate = 0;
   for (const FleetRun& run : runs) {
     batches.push_back(BatchOf(run, slos.request));
     evaluation.requests += run.outcomes.size();
     evaluation.seconds += run.seconds;
+    all.outcomes.insert(all.outcomes.end(), run.outcomes.begin(), run.outcomes.end());
     const double e2e_ns = batches.back().Value("e2e.mean").value_or(0);
     if (std::isfinite(e2e_ns)) late += e2e_ns / kNsPerS;
     rate += batches.back().seconds;
   }
+  const Batch pooled = BatchOf(all, slos.request);
   const auto over = [&](const std::function<double(const Batch&)>& of) {
     std::vector<double> values;
     for (const Batch& batch : batches) values.push_back(of(batch));
     return values;
   };
+  // A percentile is that of all requests together: one of a short run would be off to one side.
   const auto metric = [&](std::string_view name) {
-    return EstimateOf(over([name](const Batch& batch) { return *batch.Value(name); }));
+    Estimate estimate = EstimateOf(over([name](const Batch& batch) { return *batch.Value(name); }));
+    if (name.find('.') != std::string_view::npos) estimate.value = *pooled.Value(name);
+    return estimate;
   };
   const auto share = [&](std::string_view name) {
     return EstimateShare(over([name](const Batch& batch) { return *batch.Value(name); }),
