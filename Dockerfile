@@ -12,6 +12,7 @@ RUN apt-get update \
  && awk '/^\[/ {on = ($0 == "[build]"); next} on && NF && !/^#/ {print $1}' deploy/packages-debian12.txt \
     | xargs env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
  && rm -rf /var/lib/apt/lists/*
+ENV LANG=C.UTF-8
 COPY . .
 RUN cmake --preset release -DRETICLE_BUILD_BENCHMARKS=OFF \
  && cmake --build build/release --target reticle
@@ -19,7 +20,7 @@ RUN cmake --preset release -DRETICLE_BUILD_BENCHMARKS=OFF \
 # A part of the tests, so that an image takes minutes: the scheduler, the emulated card, the plan, and the server as a
 # process from outside. All of them: ./dev test.
 FROM build AS test
-ARG TEST_TARGETS="scheduler_test hardwired_timing_test server_http_test server_plan_test"
+ARG TEST_TARGETS="scheduler_engine_test scheduler_dispatcher_test hardwired_timing_test server_plan_test"
 RUN cmake --build build/release --target ${TEST_TARGETS} \
  && for target in ${TEST_TARGETS}; do build/release/bin/${target} --gtest_brief=1 || exit 1; done \
  && RETICLE=build/release/reticle python3 tests/integration/http_test.py \

@@ -41,7 +41,7 @@ struct PlanArguments {
   std::vector<std::string> slos;
   std::vector<std::string> prices;
   std::vector<std::string> settings;
-  std::string host_time = "0ms";
+  std::string host_time = "500us";
   std::string json;
   PlanOptions plan;
 };
@@ -244,8 +244,9 @@ int RunPlan(const std::vector<std::string>& arguments) {
       ->capture_default_str();
   app.add_option("--run-ahead", plan.fleet.run_ahead, "As serve --run-ahead")
       ->capture_default_str();
-  app.add_option("--host-time", options.host_time,
-                 "What HTTP, text and network add to a request, such as 300us")
+  app.add_option(
+         "--host-time", options.host_time,
+         "What HTTP, text and the network add to a request before its first token (docs/plan.md)")
       ->capture_default_str();
   app.add_option("--price", options.prices, "PROFILE=USD: the price of a device; repeatable");
   app.add_option("--set", options.settings,

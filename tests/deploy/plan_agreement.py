@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `reticle plan` predicts against what `reticle load` measures of `reticle serve` on the wall clock.
 
-    tests/deploy/plan_agreement.py build/release/reticle [--repeat 3] [--seconds 7] \
+    tests/deploy/plan_agreement.py build/release/reticle [--repeat 3] \
         [--serve-prefix "chrt -r 5" --load-prefix "chrt -r 6"]
 
 Both get the same trace, arrival by arrival, so that chance is the same on both sides. A run of which the load generator
@@ -65,7 +65,7 @@ def measure(options, profile, cards, trace, folder):
                 break
         result = os.path.join(folder, "load.json")
         subprocess.run([*shlex.split(options.load_prefix), options.reticle, "load", "--url", url, "--api", "completions", "--arrival", "trace",
-                        "--trace", trace, "--duration", f"{options.seconds + 1}s", "--json", result, "--quiet"],
+                        "--trace", trace, "--duration", f"{options.seconds}s", "--json", result, "--quiet"],
                        check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -101,7 +101,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reticle")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=7)
+    parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--tries", type=int, default=10, help="runs at most, for --repeat that can be trusted")
     parser.add_argument("--serve-prefix", default="", help="of the server's command line, such as chrt -r 5")
     parser.add_argument("--load-prefix", default="", help="of the load's command line, such as chrt -r 6")
