@@ -9,6 +9,7 @@
 #include "loadtest/text.h"
 #include "server/cli/plan_report.h"
 #include "server/cli/plan_search.h"
+#include "server/cli/plan_statistics.h"
 #include "server/cli/profile_options.h"
 
 namespace reticle::server::cli {

@@ -2,10 +2,11 @@
 //
 // Every number of cards is judged by several independent runs (other seeds, the same for each
 // number of cards) or, for a trace with its own times, by the consecutive tenths of one run. A
-// figure is their mean; its interval is Student's at 95 %. A bound is kept when the whole interval
-// keeps it, missed when the whole interval misses it, and undecided between: then further runs are
-// made, up to a limit. The answer is the least number of cards found by bisection that keeps all
-// bounds.
+// figure is their mean (a percentile that of all requests together); its interval is Student's at
+// 95 %. A bound is kept when the whole interval keeps it, missed when the whole interval misses it,
+// and undecided between: then further runs are made, up to a limit. The answer is the least number
+// of cards found by bisection that keeps all bounds; where none decides, the least that may keep
+// them, and its verdict says so.
 #ifndef RETICLE_SERVER_CLI_PLAN_SEARCH_H_
 #define RETICLE_SERVER_CLI_PLAN_SEARCH_H_
 
@@ -17,44 +18,10 @@
 #include "absl/status/statusor.h"
 #include "loadtest/slo.h"
 #include "server/cli/plan_simulation.h"
+#include "server/cli/plan_statistics.h"
 #include "server/cli/plan_traffic.h"
 
 namespace reticle::server::cli {
-
-// A mean of runs and half of its 95 % interval.
-struct Estimate {
-  double value = 0;
-  double half = 0;
-  double low() const { return value - half; }
-  double high() const { return value + half; }
-};
-// Student's interval of the mean; of one value it is infinite.
-Estimate EstimateOf(const std::vector<double>& values);
-
-enum class PlanVerdict : uint8_t { kKept, kMissed, kUndecided };
-// "kept", "missed", "undecided".
-const char* PlanVerdictName(PlanVerdict verdict);
-
-struct JudgedSlo {
-  loadtest::RunSlo slo;
-  Estimate value;
-  PlanVerdict verdict = PlanVerdict::kUndecided;
-};
-
-// A number of cards under the traffic.
-struct PlanEvaluation {
-  uint32_t cards = 0;
-  uint32_t runs = 0;
-  uint64_t requests = 0;  // measured, of all runs
-  double seconds = 0;     // of simulated time that was measured
-  std::vector<JudgedSlo> slos;
-  PlanVerdict verdict = PlanVerdict::kKept;                           // of all bounds
-  Estimate ttft_p50, ttft_p99, tpot_p50, tpot_p99, e2e_p50, e2e_p99;  // ns
-  Estimate good_share, refused_share, too_long_share;
-  Estimate requests_per_second, tokens_per_second, busy_share, watts, kv_share, waiting;
-  // It cannot keep up: requests pile up for as long as they come.
-  bool overloaded = false;
-};
 
 struct PlanOptions {
   FleetOptions fleet;  // `cards` is the number to judge; 0: search
@@ -79,15 +46,8 @@ struct PlanAnswer {
   std::string impossible;
 };
 
-// INVALID_ARGUMENT when a bound is of a figure that a plan does not predict.
-absl::Status CheckSlos(const loadtest::SloSet& slos);
-
 // Errors: what the driver says, or a trace that is too short.
 absl::StatusOr<PlanAnswer> MakePlan(const PlanOptions& options, const PlanTraffic& traffic);
-
-// The figures of some runs, judged; for tests.
-PlanEvaluation Evaluate(uint32_t cards, const std::vector<FleetRun>& runs,
-                        const loadtest::SloSet& slos);
 
 }  // namespace reticle::server::cli
 

@@ -8,6 +8,7 @@
 #include "server/cli/plan_report.h"
 #include "server/cli/plan_search.h"
 #include "server/cli/plan_simulation.h"
+#include "server/cli/plan_statistics.h"
 #include "server/cli/plan_traffic.h"
 
 namespace reticle::server::cli {
