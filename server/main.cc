@@ -16,6 +16,7 @@
 #include "server/cli/drain.h"
 #include "server/cli/keys.h"
 #include "server/cli/load.h"
+#include "server/cli/plan.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/cli/tapeout.h"
@@ -155,6 +156,7 @@ constexpr Command kCommands[] = {
     {"chat", "talk with a served model in the terminal", RunChat},
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
     {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
+    {"plan", "say how many cards some traffic needs", reticle::server::cli::RunPlan},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
     {"drain", "ask a running server to drain", reticle::server::cli::RunDrain},
     {"keys", "administer accounts and keys", reticle::server::cli::RunKeys},
