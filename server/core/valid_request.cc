@@ -366,17 +366,25 @@ absl::StatusOr<ValidRequest> Admit(GenerateParams params, std::shared_ptr<const 
                                    ServerContext& context) {
   const RequestLimits& limits = context.options().limits;
   Gate* const gate = context.options().gate;
-  if (gate == nullptr || caller == nullptr) {
-    return Validate(std::move(params), std::move(model), limits);
+  const bool known = gate != nullptr && caller != nullptr;
+  if (absl::Status fits = known ? gate->Fit(*caller, *model, params) : absl::OkStatus();
+      !fits.ok()) {
+    context.NoteRefusal(caller.get(), fits);
+    return fits;
   }
-  RETURN_IF_ERROR(gate->Fit(*caller, *model, params));
   absl::StatusOr<ValidRequest> request = Validate(std::move(params), std::move(model), limits);
+  if (!known) {
+    if (!request.ok()) context.NoteRefusal(nullptr, request.status());
+    return request;
+  }
   if (!request.ok()) {
     // Looking at a request costs too, the more so the longer its prompt.
     ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> look, gate->Reserve(caller, 0));
     look->Settle({});
+    context.NoteRefusal(caller.get(), request.status());
     return request;
   }
+  request->tier_ = caller->tier;
   uint64_t tokens = 0;
   for (const ValidRequest::Prompt& prompt : request->prompts()) {
     const auto size = static_cast<uint32_t>(prompt.tokens->size());
