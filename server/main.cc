@@ -7,14 +7,16 @@
 #include <vector>
 
 #include "scheduler/engine.h"
-#include "server/bench/serve_bench.h"
+#include "server/cli/bench.h"
 #include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
 #include "server/cli/chat.h"
 #include "server/cli/compare.h"
 #include "server/cli/devices.h"
+#include "server/cli/drain.h"
 #include "server/cli/keys.h"
 #include "server/cli/load.h"
+#include "server/cli/plan.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/cli/tapeout.h"
@@ -87,16 +89,21 @@ int RunServe(const std::vector<std::string>& arguments) {
       }
     }
   };
-  parts.start_grpc = [&](const cli::HostPort& address, reticle::server::ServerContext& context,
-                         reticle::server::LoopHost* loops)
+  parts.start_grpc = [](const cli::ServeOptions& served, reticle::server::ServerContext& context,
+                        reticle::server::LoopHost* loops)
       -> absl::StatusOr<std::unique_ptr<reticle::server::Front>> {
+    const cli::HostPort address = *cli::ParseHostPort(served.grpc);
     reticle::server::GrpcServerOptions grpc;
-    grpc.address = address.host + ":" + std::to_string(address.port);
-    grpc.tls_certificate_path = options.http_options.tls_cert;
-    grpc.tls_key_path = options.http_options.tls_key;
+    grpc.listen = {.host = address.host,
+                   .port = address.port,
+                   .reuse_port = served.http_options.reuse_port,
+                   .inherited_fd = served.grpc_fd};
+    grpc.tls_certificate_path = served.http_options.tls_cert;
+    grpc.tls_key_path = served.http_options.tls_key;
     grpc.loops = loops;
     return reticle::server::GrpcServer::Start(grpc, context);
   };
+  parts.version = RETICLE_VERSION;
   return cli::Serve(options, parts);
 }
 
@@ -149,11 +156,14 @@ constexpr Command kCommands[] = {
     {"chat", "talk with a served model in the terminal", RunChat},
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
     {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
+    {"plan", "say how many cards some traffic needs", reticle::server::cli::RunPlan},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
+    {"drain", "ask a running server to drain", reticle::server::cli::RunDrain},
     {"keys", "administer accounts and keys", reticle::server::cli::RunKeys},
     {"load", "put load on a server and measure it", RunLoad},
     {"metrics", "list the metrics that serve exports", RunMetrics},
-    {"bench", "measure the server's own cost", reticle::server::bench::RunBench},
+    {"bench", "measure the server's own cost, and models on the CPU",
+     reticle::server::cli::RunBench},
 };
 
 std::string Usage() {

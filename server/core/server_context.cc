@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/core/request_summary.h"
 
 namespace reticle::server {
 namespace {
@@ -37,6 +38,7 @@ ServerContext::ServerContext(Options options, Clock& clock, ServerProbe* probe)
 
 void ServerContext::SetReady(std::function<bool()> works) {
   works_ = std::move(works);
+  ready_.store(true);
   Lifecycle expected = Lifecycle::kLoading;
   lifecycle_.compare_exchange_strong(expected, Lifecycle::kReady);
 }
@@ -46,7 +48,17 @@ void ServerContext::NoteRefusal(const Caller* caller, const absl::Status& status
                           status.code());
 }
 
-void ServerContext::BeginDrain() { lifecycle_.store(Lifecycle::kDraining); }
+void ServerContext::AnnounceDrain() { lifecycle_.store(Lifecycle::kDraining); }
+
+void ServerContext::BeginDrain() {
+  AnnounceDrain();
+  admitting_.store(false);
+}
+
+TraceContext ServerContext::Trace(std::string_view traceparent) const {
+  if (options_.listener != nullptr) return options_.listener->Trace(traceparent);
+  return BeginTrace(traceparent, 0);
+}
 
 absl::Status ServerContext::CheckAdmission() const {
   switch (lifecycle_.load()) {
@@ -57,6 +69,7 @@ absl::Status ServerContext::CheckAdmission() const {
     case Lifecycle::kDraining:
       break;
   }
+  if (ready_.load() && admitting_.load()) return absl::OkStatus();
   return UnavailableError("the server is shutting down and takes no new requests");
 }
 

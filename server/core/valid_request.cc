@@ -132,7 +132,8 @@ class RequestValidator {
 
     // A device that ranks a limited number of tokens cannot draw from all of them.
     const bool ranks_some = offers.max_top_k > 0 && temperature > 0;
-    const int64_t top_k = params_.top_k.value_or(ranks_some ? offers.max_top_k : 0);
+    const uint32_t unnamed = offers.default_top_k == 0 ? offers.max_top_k : offers.default_top_k;
+    const int64_t top_k = params_.top_k.value_or(temperature > 0 ? unnamed : 0);
     const int64_t top_k_limit = ranks_some ? offers.max_top_k : 0x7fffffff;
     if (ranks_some && top_k > offers.max_top_k) {
       return Fail("top_k",

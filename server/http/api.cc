@@ -246,6 +246,16 @@ absl::StatusOr<Reply> Ready(const ServerContext& context) {
                                    : ServerContext::LifecycleName(lifecycle));
   reply.body.append(R"(,"active_requests":)");
   AppendInt(reply.body, context.active_generations());
+  if (const Gate* const gate = context.options().gate) {
+    reply.body.append(R"(,"degraded":[)");
+    bool first = true;
+    for (const std::string_view part : gate->Degraded()) {
+      if (!first) reply.body.push_back(',');
+      first = false;
+      AppendJsonString(reply.body, part);
+    }
+    reply.body.push_back(']');
+  }
   reply.body.push_back('}');
   if (reply.status == 503) reply.headers = "Retry-After: 2\r\n";
   return reply;
@@ -370,6 +380,10 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
   const RouteEntry* route = FindRoute(request.path, request.method);
   if (route != nullptr && !accounts &&
       (route->access == Access::kAccounts || route->access == Access::kAccountsKey)) {
+    route = nullptr;
+  }
+  if (route != nullptr && route->endpoint == Endpoint::kMetrics &&
+      !context_.options().public_metrics) {
     route = nullptr;
   }
   if (route == nullptr) {
