@@ -39,7 +39,7 @@ class FreeTier:
         self.folder = tempfile.TemporaryDirectory()
         store = os.path.join(self.folder.name, "tenants.db")
         self.server = Server("--free-tier", "--tenants-store", store, "--model-id", "house", "--device", DEVICE, "--cards", "3",
-                             "--content", "replay", "--admin", "127.0.0.1:0", "--watchdog-ms", "300",
+                             "--content", "replay", "--kv-size", "3MiB", "--admin", "127.0.0.1:0", "--watchdog-ms", "500",
                              "--log-level", "error", *arguments, fake=False)
         self.keys = {}
         for tier in ("free", "paid", "operator"):
@@ -55,9 +55,8 @@ class FreeTier:
     def admin(self, card, verb, body=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=30)
         connection.request("POST", f"/admin/devices/{DEVICE}/{card}/{verb}", json.dumps(body or {}))
-        status = connection.getresponse().status
+        connection.getresponse().read()
         connection.close()
-        return status
 
     def chat(self, key, leave_after=None, timeout_ms=None, **fields):
         """One request; its status. `leave_after`: bytes after which the client goes away."""
@@ -83,7 +82,7 @@ class Load:
         self.tier, self.busy = tier, busy
         self.ended = threading.Event()
         self.wrong = []
-        self.statuses = {}
+        self.statuses = set()
         jobs = [("free", self.free), ("free", self.free), ("paid", self.paid), ("paid", self.paid),
                 ("paid", self.bursts), ("operator", self.mishaps), ("free", self.faults)]
         self.threads = [threading.Thread(target=self.repeat, args=(job, tier.keys[name], index))
@@ -96,7 +95,7 @@ class Load:
         while not self.ended.is_set():
             try:
                 status = job(key, draw)
-                self.statuses[status] = self.statuses.get(status, 0) + 1
+                self.statuses.add(status)
             except (OSError, http.client.HTTPException) as error:
                 self.wrong.append(repr(error))
                 return
@@ -132,10 +131,15 @@ class Load:
         return self.ask("rtk_nobody", draw, 10)
 
     def faults(self, key, draw):
-        self.pause(1.0)
+        self.pause(1.5)
         card = draw.randrange(3)
+        if draw.random() < 0.15:
+            for fenced in range(3):
+                self.tier.admin(fenced, "unfence")
+            return None
         fault = draw.choice(["crash", "hang", "corrected=3", "link=2", "thermal=0.6,for=4s"])
-        return self.tier.admin(card, "fault", {"fault": fault})
+        self.tier.admin(card, "fault", {"fault": fault})
+        return None
 
     def stop(self):
         self.ended.set()
@@ -146,7 +150,7 @@ class Load:
 class Prometheus:
     """Debian's prometheus with the configuration and rules of deploy/, made quicker."""
 
-    def __init__(self, target, interval="1s"):
+    def __init__(self, target, interval="2s"):
         self.folder = tempfile.TemporaryDirectory()
         folder = pathlib.Path(self.folder.name)
         shutil.copytree(ROOT / "deploy" / "prometheus" / "rules", folder / "rules")
@@ -185,8 +189,8 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{parameters}: {error.read().decode()}") from error
 
-    def query(self, expression):
-        return self.api("query", query=expression)["result"]
+    def query(self, expression, at=None):
+        return self.api("query", query=expression, **({} if at is None else {"time": at}))["result"]
 
     def range(self, expression, start, end, step):
         return self.api("query_range", query=expression, start=start, end=end, step=step)["result"]

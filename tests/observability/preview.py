@@ -47,12 +47,20 @@ def legend(target, metric):
     return text if text != "__auto" else ", ".join(f"{k}={v}" for k, v in metric.items() if k != "__name__")
 
 
+def last(prometheus, query, end):
+    """The result of an instant query at the end, or a little earlier when a scrape was missed then."""
+    for back in range(10):
+        if result := prometheus.query(query, end - back):
+            return result
+    return []
+
+
 def draw(panel, values, prometheus, start, end, width, height):
     if panel["type"] == "table":
         names = list(panel["transformations"][1]["options"]["renameByName"].values())
         rows = {}
         for name, target in zip(names, panel["targets"]):
-            for series in prometheus.query(dashboards.substitute(target["expr"], values)):
+            for series in last(prometheus, dashboards.substitute(target["expr"], values), end):
                 labels = {**series["metric"]}
                 if "instance" in labels:
                     labels["instance"] = "reticle:8080"
@@ -63,7 +71,7 @@ def draw(panel, values, prometheus, start, end, width, height):
     for target in panel["targets"]:
         query = dashboards.substitute(target["expr"], values)
         if target.get("instant"):
-            results = [{**one, "values": [one["value"]]} for one in prometheus.query(query)]
+            results = [{**one, "values": [one["value"]]} for one in last(prometheus, query, end)]
         else:
             results = prometheus.range(query, start, end, step)
         for one in results:
