@@ -407,7 +407,7 @@ TEST(PlanReportTest, BothFormsShowTheFigures) {
   EXPECT_THAT(table, HasSubstr("nvidia-h100"));
   EXPECT_THAT(table, HasSubstr("undecided: 100.00 +-1.5 %"));
   EXPECT_THAT(table, HasSubstr("10.0 ms"));
-  EXPECT_THAT(table, HasSubstr("With 1: goodput 0.00 +-1.5 %, goodput>=99% is missed"));
+  EXPECT_THAT(table, HasSubstr("1 would not do: goodput 0.00 +-1.5 %, goodput>=99% is missed"));
   EXPECT_THAT(table, HasSubstr("lame: it lacks a \"rate\""));
   EXPECT_THAT(table, HasSubstr("slow: impossible: TTFT floor"));
   const std::string json = PlanJson(report);
