@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backends/kernels/block_decode.h"
+#include "backends/kernels/pack_panel.h"
 #include "base/check.h"
 #include "models/half.h"
 
@@ -220,6 +221,10 @@ std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_
   std::optional<size_t> bad_row;
   for (size_t panel = first_panel; panel < end_panel; ++panel) {
     const size_t end_row = std::min(matrix.rows, (panel + 1) * kPanelRows);
+    if (end_row == (panel + 1) * kPanelRows &&
+        PackWholePanel(type, tensor + panel * kPanelRows * row_bytes, panel, matrix)) {
+      continue;
+    }
     for (size_t r = panel * kPanelRows; r < end_row; ++r) {
       const bool finite = PackRow(type, tensor + r * row_bytes, r % kPanelRows, panel, matrix);
       if (!finite && !bad_row.has_value()) bad_row = r;

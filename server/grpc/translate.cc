@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/status.h"
-#include "server/core/error.h"
 #include "server/core/json_value.h"
 
 namespace reticle::server {
@@ -80,6 +79,7 @@ absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request) {
   if (request.priority() != 0) params.priority = request.priority();
   if (request.omit_special_tokens()) params.add_special_tokens = false;
   params.request_id = request.request_id();
+  params.service_tier = request.service_tier();
   return params;
 }
 
@@ -130,16 +130,24 @@ absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
                                                        const grpc::CallbackServerContext& call) {
   Gate* const gate = server.options().gate;
   if (gate == nullptr) return nullptr;
-  const auto& metadata = call.client_metadata();
-  const auto found = metadata.find("authorization");
-  if (found == metadata.end()) return gate->Authenticate("");
-  return gate->Authenticate({found->second.data(), found->second.size()});
+  return gate->Authenticate(MetadataOf(call, "authorization"));
 }
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const ErrorInfo error = DescribeError(status);
-  return grpc::Status(static_cast<grpc::StatusCode>(error.grpc_code), error.message);
+std::string_view MetadataOf(const grpc::CallbackServerContext& call, const char* name) {
+  const auto& metadata = call.client_metadata();
+  const auto found = metadata.find(name);
+  if (found == metadata.end()) return {};
+  return {found->second.data(), found->second.size()};
+}
+
+TraceContext BeginTraceOf(ServerContext& server, grpc::CallbackServerContext& call,
+                          const std::string& request_id) {
+  // Two of them say nothing.
+  const bool one = call.client_metadata().count("traceparent") == 1;
+  const TraceContext trace = server.Trace(one ? MetadataOf(call, "traceparent") : "");
+  call.AddInitialMetadata("traceparent", trace.Traceparent());
+  if (!request_id.empty()) call.AddInitialMetadata("x-request-id", request_id);
+  return trace;
 }
 
 }  // namespace reticle::server

@@ -13,6 +13,10 @@
 #include "server/core/gate.h"
 #include "server/http/response_writer.h"
 
+namespace reticle::server {
+struct RequestSummary;
+}  // namespace reticle::server
+
 namespace reticle::server::http {
 
 struct HttpRequest {
@@ -25,7 +29,7 @@ struct HttpRequest {
   std::string if_none_match;             // headers of the same name; may be empty
   std::string accept_encoding;           // likewise
   std::string content_type;              // likewise
-  std::string peer;                      // the client's network address
+  std::string peer;                      // the client's network address, seen through proxies
   std::shared_ptr<const Caller> caller;  // null for servers without accounts, and open paths
   std::string request_id;
   int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
@@ -51,6 +55,9 @@ class Task {
   virtual Progress Produce(ResponseWriter& writer, size_t budget) = 0;
   // All that was produced so far is the socket's, since `now_ns` on the server's clock.
   virtual void OnHandedOver(int64_t now_ns) {}
+  // Fills in what it knows of the request's fate, when that is over. A prompt is added only with
+  // `prompt`.
+  virtual void Describe(bool prompt, RequestSummary& summary) const {}
   // Whether the work is to be given up as soon as the client closes its side.
   virtual bool abandon_on_disconnect() const { return false; }
 };

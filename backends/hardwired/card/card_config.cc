@@ -112,10 +112,11 @@ void LimitSampling(const CardConfig& config, CardParts* parts) {
   reticle_capabilities& caps = parts->capabilities;
   parts->device_top_k = SimulatedOr(parts->profile, Key::kMaxTopK, 0);
   if (parts->device_top_k == 0) return;
+  caps.default_top_k = std::min(parts->device_top_k, caps.vocab_size);
   if (!config.strict_sampling && parts->profile.host_sampling) return;
   caps.features &= RETICLE_FEATURE_TEMPERATURE;
   caps.max_logprobs = 0;
-  caps.max_top_k = std::min(parts->device_top_k, caps.vocab_size);
+  caps.max_top_k = caps.default_top_k;
 }
 
 }  // namespace

@@ -27,7 +27,8 @@
 //   sampling        profile (default): the host samples what is beyond the device's sampler if the
 //                   profile allows it; strict: as the device alone, so top_k 1 .. max_top_k
 //   watchdog_ms     a card that owes work and shows no heartbeat for this long is lost; default
-//   1000 scrub_ms        how often the image's seal is checked again; default 1000, 0: at open only
+//                   1000
+//   scrub_ms        how often the image's seal is checked again; default 10000, 0: at open only
 //   fault_file      a watched file of faults, one "DEVICE FAULT" a line ("* hang", "2 slow=4"); it
 //                   is read when it changes
 //   name            for InjectFault; default "card<device_index>"
