@@ -1,5 +1,5 @@
 // Attention of one position for head sizes and groups that are compile-time constants, over 16-bit
-// KV. The bits of kernels' AttendHead: the same sums in the same order, but keys of several tiles
+// KV. The bits of kernels' AttendTokens: the same sums in the same order, but keys of several tiles
 // are scored side by side, so that sums do not wait for each other, and each key and value is read
 // and widened once for all query heads that share it. Included once for every target by Highway.
 #if defined(RETICLE_BACKENDS_HARDWIRED_ETCHED_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -103,30 +103,16 @@ HWY_INLINE void AddStepValues(const std::byte* const* tiles, size_t count, const
   }
 }
 
-// kernels::AttendHead for kGroup query heads of kDim elements, a multiple of 16. The KV type is
-// kF16, and one block holds all positions.
+// Gathers positions begin .. end-1, whose tiles lie one behind the other from `first` on.
 template <size_t kGroup, size_t kDim>
-HWY_INLINE void AttendGroup(const kernels::KvGeometry& kv, const std::byte* pool,
-                            const uint32_t* blocks, size_t layer, size_t head, size_t position,
-                            const float* q, float* out, float* scratch) {
-  static_assert(kDim % kernels::kTilePositions == 0);
+HWY_INLINE void AttendRange(const std::byte* first, size_t tile_bytes, size_t begin, size_t end,
+                            const float* scaled_q, float* scores, const k::AttentionSums& sums) {
   constexpr size_t kTogether = TilesTogether<kGroup>();
-  const k::DF df;
-  float* const scaled_q = scratch;
-  float* const scores = scaled_q + kGroup * kDim;
-  float* const sums = scores + kGroup * k::kStep;
-  float maxima[kGroup];
-  float totals[kGroup];
-  const float scale = 1.0f / std::sqrt(static_cast<float>(kDim));
-  for (size_t i = 0; i < kGroup * kDim; ++i) scaled_q[i] = q[i] * scale;
-  std::fill_n(sums, kGroup * kDim, 0.0f);
-  std::fill_n(maxima, kGroup, -std::numeric_limits<float>::infinity());
-  std::fill_n(totals, kGroup, 0.0f);
-
-  const std::byte* const first = pool + kv.TileOffset(blocks, layer, head, 0);
-  const size_t tile_bytes = kv.tile_bytes();
-  for (size_t start = 0; start <= position; start += k::kStep) {
-    const size_t count = std::min(k::kStep, position + 1 - start);
+  std::fill_n(sums.values, kGroup * kDim, 0.0f);
+  std::fill_n(sums.maxima, kGroup, -std::numeric_limits<float>::infinity());
+  std::fill_n(sums.totals, kGroup, 0.0f);
+  for (size_t start = begin; start < end; start += k::kStep) {
+    const size_t count = std::min(k::kStep, end - start);
     const size_t tile_count = (count + kernels::kTilePositions - 1) / kernels::kTilePositions;
     const std::byte* tiles[kStepTiles];
     for (size_t t = 0; t < tile_count; ++t) {
@@ -141,18 +127,34 @@ HWY_INLINE void AttendGroup(const kernels::KvGeometry& kv, const std::byte* pool
       ScoreTiles<kGroup, kDim, 1>(tiles + t, scaled_q, scores + t * kernels::kTilePositions);
     }
     for (size_t h = 0; h < kGroup; ++h) {
-      k::UpdateSoftmax(count, kDim, scores + h * k::kStep, &maxima[h], &totals[h], sums + h * kDim);
+      k::UpdateSoftmax(count, kDim, scores + h * k::kStep, &sums.maxima[h], &sums.totals[h],
+                       sums.values + h * kDim);
     }
-    AddStepValues<kGroup, kDim>(tiles, count, scores, sums);
+    AddStepValues<kGroup, kDim>(tiles, count, scores, sums.values);
   }
+}
 
-  for (size_t h = 0; h < kGroup; ++h) {
-    const k::VF inverse = hn::Set(df, 1.0f / totals[h]);
-    for (size_t d = 0; d < kDim; d += k::kLanes) {
-      const size_t at = h * kDim + d;
-      hn::StoreU(hn::Mul(hn::LoadU(df, sums + at), inverse), df, out + at);
-    }
+// kernels::AttendTokens for one token and kGroup query heads of kDim elements, a multiple of 16.
+// The KV type is kF16, and one block holds all positions.
+template <size_t kGroup, size_t kDim>
+HWY_INLINE void AttendGroup(const kernels::KvGeometry& kv, const std::byte* pool,
+                            const uint32_t* blocks, size_t layer, size_t head, size_t position,
+                            const float* q, float* out, float* scratch) {
+  static_assert(kDim % kernels::kTilePositions == 0);
+  float* const scaled_q = scratch;
+  float* const scores = scaled_q + kGroup * kDim;
+  scratch = scores + kGroup * k::kStep;
+  const k::AttentionSums sums = k::TakeSums(&scratch, kGroup, kDim);
+  const k::AttentionSums later = k::TakeSums(&scratch, kGroup, kDim);
+  k::ScaleQueries(q, 0, 1, kGroup * kDim, kDim, scaled_q);
+  const std::byte* const first = pool + kv.TileOffset(blocks, layer, head, 0);
+  for (size_t begin = 0; begin <= position; begin += kernels::kAttentionPart) {
+    const size_t end = std::min<size_t>(position + 1, begin + kernels::kAttentionPart);
+    AttendRange<kGroup, kDim>(first, kv.tile_bytes(), begin, end, scaled_q, scores,
+                              begin == 0 ? sums : later);
+    if (begin != 0) k::MergeSums(kGroup, kDim, later, sums);
   }
+  k::FinishRows(kGroup, kGroup, kDim, kDim, sums, out, 0);
 }
 
 }  // namespace reticle::backends::hardwired::HWY_NAMESPACE

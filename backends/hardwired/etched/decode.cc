@@ -119,8 +119,9 @@ HWY_NOINLINE void Attention(const DecodeState& s, size_t layer, uint32_t positio
       AttendGroup<S::kGroup, S::kHeadDim>(*s.kv, s.kv_memory, blocks, layer, head, position,
                                           queries, out, s.scratch);
     } else {
-      k::AttendHeadAs<KvType::kQ8_0, S::kGroup, S::kHeadDim>(
-          *s.kv, s.kv_memory, blocks, layer, head, position, queries, S::kGroup, out, s.scratch);
+      k::AttendTokensAs<KvType::kQ8_0, S::kGroup, S::kHeadDim>(*s.kv, s.kv_memory, blocks, layer,
+                                                               head, position, 1, queries, 0,
+                                                               S::kGroup, out, 0, s.scratch);
     }
   }
 }
