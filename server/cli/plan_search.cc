@@ -183,8 +183,8 @@ class Planner {
     if (plan.verdict != PlanVerdict::kMissed) {
       answer->plan = std::move(plan);
     } else {
-      answer->impossible =
-          absl::StrFormat("%d cards do not keep the bounds: %s", most, WhatIsMissed(plan));
+      answer->impossible = absl::StrFormat("the bounds are not kept by %d %s: %s", most,
+                                           most == 1 ? "card" : "cards", WhatIsMissed(plan));
       answer->fewer = std::move(plan);
     }
     return absl::OkStatus();

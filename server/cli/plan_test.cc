@@ -214,7 +214,7 @@ TEST(PlanSearchTest, LimitsThatNoNumberOfCardsBettersAreNamed) {
   few.max_cards = 1;
   const auto plan = MakePlan(few, Traffic(300, 500, 20));
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_THAT(plan->impossible, HasSubstr("1 cards do not keep the bounds: goodput"));
+  EXPECT_THAT(plan->impossible, HasSubstr("the bounds are not kept by 1 card: goodput"));
 }
 
 TEST(PlanSearchTest, ADeviceThatCannotBeSimulatedSaysSo) {
