@@ -160,7 +160,7 @@ constexpr std::array<MetricInfo, static_cast<size_t>(kCount)> kCatalogue = {{
     {kTierTimeToFirstToken, "reticle_tier_time_to_first_token_seconds", kH, "seconds", "tier",
      "Arrival to the first token, by tier."},
     {kTierTokensPerSecond, "reticle_tier_tokens_per_second", kH, "tokens per second", "tier",
-     "Output tokens a second of a request and choice, after the first token."},
+     "Output tokens a second of a whole request's longest choice, after its first token."},
     {kKeysRefused, "reticle_keys_refused_total", kC, "requests", "",
      "Requests without a key that is good."},
     {kQuotaDegraded, "reticle_quota_degraded", kG, "-", "",

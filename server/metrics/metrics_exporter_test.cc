@@ -196,6 +196,8 @@ TEST_F(MetricsExporterTest, TiersByOutcomeAndReason) {
   record.time_to_first_token_ns = 1'000'000;
   record.e2e_ns = 11'000'000;  // 100 tokens in 10 ms
   exporter_.OnRequestFinished(record);
+  record.outcome = Outcome::kAbort;  // says nothing of the pace
+  exporter_.OnRequestFinished(record);
   exporter_.OnQuotaRefused("free", "requests_per_minute");
   exporter_.OnRequestRefused("free", absl::StatusCode::kResourceExhausted);
   exporter_.OnRequestRefused("none", absl::StatusCode::kInvalidArgument);
@@ -214,7 +216,7 @@ TEST_F(MetricsExporterTest, TiersByOutcomeAndReason) {
   EXPECT_EQ(refused("none", "invalid"), 1);
   const std::string first = "reticle_tier_time_to_first_token_seconds";
   EXPECT_EQ(Sample(text, first + R"(_bucket{tier="free",le="0.00075"})"), 0);
-  EXPECT_EQ(Sample(text, first + R"(_bucket{tier="free",le="0.001"})"), 1);
+  EXPECT_EQ(Sample(text, first + R"(_bucket{tier="free",le="0.001"})"), 2);
   EXPECT_DOUBLE_EQ(Sample(text, R"(reticle_tier_tokens_per_second_sum{tier="free"})"), 10'000);
 }
 

@@ -85,7 +85,8 @@ void RequestMetrics::OnFinished(const RequestRecord& record) {
   Tier& tier = tiers_.Of({record.tier});
   tier.time_to_first_token.Observe(Seconds(record.time_to_first_token_ns));
   const int64_t decode_ns = record.e2e_ns - record.time_to_first_token_ns;
-  if (record.longest_choice > 1 && decode_ns > 0) {
+  const bool whole = record.outcome == Outcome::kStop || record.outcome == Outcome::kLength;
+  if (whole && record.longest_choice > 1 && decode_ns > 0) {
     tier.tokens_per_second.Observe((record.longest_choice - 1) / Seconds(decode_ns));
   }
 }

@@ -122,7 +122,8 @@ def timeseries(panel, series, start, end, width, height):
     right = {o["matcher"]["options"]: o["properties"][0]["value"] for o in panel["fieldConfig"]["overrides"]
              if o["matcher"]["id"] == "byFrameRefID"}
     times = sorted({t for _, _, points in series for t in points})
-    left_pad, right_pad, plot_height = 52, 52 if right else 12, height - 70
+    lines = math.ceil(sum(len(name) * 6.2 + 28 for name, _, _ in series) / (width - 18))
+    left_pad, right_pad, plot_height = 52, 52 if right else 12, height - 55 - 15 * min(max(lines, 1), 2)
     plot_width = width - left_pad - right_pad
     shown = []
     base = dict.fromkeys(times, 0.0)

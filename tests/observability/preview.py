@@ -107,7 +107,7 @@ def page(board, prometheus, start, end):
 
 def main():
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 150
-    tier = live.FreeTier("--tier-limit", "free.requests_per_minute=400", "--tier-limit", "free.tokens_per_minute=200000")
+    tier = live.FreeTier("--tier-limit", "free.requests_per_minute=250", "--tier-limit", "free.tokens_per_minute=200000")
     try:
         prometheus = live.Prometheus(tier.server.port)
         start = time.time() + 4
@@ -129,7 +129,7 @@ def main():
                             "--disable-lcd-text", "--font-render-hinting=none",
                             f"--user-data-dir={folder}/profile", f"--window-size=1400,{height}",
                             f"--screenshot={target}", source.as_uri()], check=True, capture_output=True, timeout=120)
-            few = Image.open(target).convert("RGB").quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few = Image.open(target).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
             few.save(target, optimize=True)
             print(target, target.stat().st_size)
 
