@@ -203,12 +203,13 @@ std::string HowSure(const PlannedProfile& planned) {
   if (plan.slos.empty()) {
     text += cards + ", " + base;
   } else if (plan.verdict == PlanVerdict::kKept) {
-    text += absl::StrFormat("95 %% sure that %s keep the bounds: %s", cards, base);
+    text += absl::StrFormat("95 %% sure that the bounds are kept by %s: %s", cards, base);
   } else if (plan.verdict == PlanVerdict::kMissed) {
-    text += absl::StrFormat("%s do not keep the bounds: %s; %s", cards, NotKept(plan), base);
+    text += absl::StrFormat("the bounds are not kept by %s: %s; %s", cards, NotKept(plan), base);
   } else {
-    text += absl::StrFormat("not sure that %s keep the bounds: %s; %s; more --requests decide",
-                            cards, NotKept(plan), base);
+    text +=
+        absl::StrFormat("not sure that the bounds are kept by %s: %s; %s; more --requests decide",
+                        cards, NotKept(plan), base);
   }
   if (plan.overloaded) text += "; these cannot keep up: requests pile up";
   text += ".\n";
