@@ -126,6 +126,11 @@ int Serve(const ServeOptions& options, const ServeParts& parts) {
     }
     return waiting;
   };
+  context_options.current_adapter = [&live]() -> std::string {
+    LoadedModel* const loaded_model = live.load(std::memory_order_acquire);
+    if (loaded_model == nullptr) return "";
+    return loaded_model->AdaptersOn(*loaded_model->groups().front()->cards().front().engine);
+  };
   ServerContext context(std::move(context_options), Clock::Monotonic(), parts.server_probe);
   // Destroyed in reverse: the fronts, with what they still generate, before the engines.
   std::unique_ptr<LoadedModel> model;
