@@ -176,9 +176,17 @@ class Accounts(unittest.TestCase):
         last = self.tier.keys("rotate", f"key={new['id']}")
         until(lambda: self.chat(new["key"])[0] == 401)
         until(lambda: self.chat(last["key"])[0] == 200)
-        soon = self.tier.create(expires_in=2)
-        until(lambda: self.chat(soon["key"])[0] == 200)
-        until(lambda: self.chat(soon["key"])[0] == 401)
+        # On a machine that is very busy a short time may pass before the key is known.
+        for seconds in (2, 8, 30):
+            soon = self.tier.create(expires_in=seconds)
+            end = time.monotonic() + seconds
+            good = False
+            while not good and time.monotonic() < end:
+                good = self.chat(soon["key"])[0] == 200
+            until(lambda key=soon["key"]: self.chat(key)[0] == 401, 60)
+            if good:
+                break
+        self.assertTrue(good)
 
     def test_usage_of_the_keys_owner(self):
         made = self.tier.create()
