@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "backends/cpu/engine.h"
 #include "backends/cpu/open_plan.h"
 #include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/cpu_count.h"
 #include "backends/kernels/forward.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/model.h"
@@ -23,6 +26,16 @@
 
 namespace reticle::backends::cpu {
 namespace {
+
+template <size_t kSize>
+void CopyText(std::string_view text, char (&out)[kSize]) {
+  size_t length = std::min(text.size(), kSize - 1);
+  if (length < text.size()) {
+    while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
+  }
+  std::memcpy(out, text.data(), length);
+  out[length] = '\0';
+}
 
 constexpr uint32_t kMaxDecodeCredits = 16;
 constexpr uint32_t kMaxListedTokens = 128;
@@ -37,7 +50,8 @@ class CpuDevice {
 
  private:
   CpuDevice() = default;
-  absl::StatusOr<reticle_capabilities> Describe(const OpenPlan& plan) const;
+  // All but the hash.
+  reticle_capabilities Describe(const OpenPlan& plan) const;
 
   std::unique_ptr<models::GgufFile> file_;
   std::unique_ptr<kernels::ThreadPool> pool_;
@@ -58,37 +72,42 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
   ASSIGN_OR_RETURN(const OpenPlan plan,
                    MakeOpenPlan(config, model, weight_bytes, AvailableMemory()));
   device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
-  ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, *device->pool_));
+  absl::StatusOr<std::string> hash = std::string();
+  std::function<void()> hashing;
+  if (plan.hash) hashing = [&] { hash = device->file_->ContentHash(); };
+  // A device of one thread borrows a second one to be ready sooner.
+  std::optional<kernels::ThreadPool> pair;
+  if (plan.hash && plan.threads == 1 && kernels::AvailableCpus() > 1) pair.emplace(2);
+  kernels::ThreadPool& loaders = pair.has_value() ? *pair : *device->pool_;
+  ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, loaders, hashing));
+  pair.reset();
+  RETURN_IF_ERROR(hash.status());
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
+  if (plan.populate_kv) {
+    device->pool_->Run([&](int worker) {
+      const auto [first, end] =
+          kernels::StaticRange(device->kv_memory_.size(), worker, plan.threads);
+      device->kv_memory_.Populate(first, end);
+    });
+  }
   ASSIGN_OR_RETURN(device->forward_,
                    kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
                                             device->kv_memory_.data(), plan.forward));
-  ASSIGN_OR_RETURN(const reticle_capabilities capabilities, device->Describe(plan));
+  reticle_capabilities capabilities = device->Describe(plan);
+  CopyText(*hash, capabilities.model_hash);
+  // What is packed is not read from the file again.
+  device->file_->ReleasePages();
   device->engine_ =
       std::make_unique<Engine>(*device->pool_, *device->forward_, capabilities, plan.step_tokens);
   return device;
 }
 
-template <size_t kSize>
-void CopyText(std::string_view text, char (&out)[kSize]) {
-  size_t length = std::min(text.size(), kSize - 1);
-  if (length < text.size()) {
-    while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
-  }
-  std::memcpy(out, text.data(), length);
-  out[length] = '\0';
-}
-
-absl::StatusOr<reticle_capabilities> CpuDevice::Describe(const OpenPlan& plan) const {
+reticle_capabilities CpuDevice::Describe(const OpenPlan& plan) const {
   reticle_capabilities caps{};
   caps.struct_size = sizeof(caps);
   CopyText("cpu", caps.device_name);
   CopyText("reticle " + kernels::KernelTarget(), caps.device_vendor);
   CopyText(model_->config().name, caps.model_name);
-  if (plan.hash) {
-    ASSIGN_OR_RETURN(const std::string hash, file_->ContentHash());
-    CopyText(hash, caps.model_hash);
-  }
   caps.vocab_size = model_->config().vocab_size;
   caps.context_limit = plan.context_limit;
   caps.max_sequences = plan.max_sequences;

@@ -269,12 +269,6 @@ void AddDeviceRoutes(const DeviceAdmin& admin, AdminRouter& router) {
                      return AdminReply{.body = "{}"};
                    });
   }
-  if (admin.drain) {
-    router.Add("POST", "/admin/drain", [&admin](const AdminRequest&) -> absl::StatusOr<AdminReply> {
-      admin.drain();
-      return AdminReply{.body = R"({"status":"draining"})", .status = 202};
-    });
-  }
 }
 
 }  // namespace reticle::server

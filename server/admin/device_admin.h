@@ -40,7 +40,6 @@ class AdapterStore {
 struct DeviceAdmin {
   std::vector<AdminCard> cards;
   AdapterStore* adapters = nullptr;
-  std::function<void()> drain;  // ends the process as SIGTERM does
 };
 
 // `admin` and what it names must outlive the router.

@@ -1,9 +1,7 @@
 #include "server/cli/admin.h"
 
 #include <arpa/inet.h>
-#include <unistd.h>
 
-#include <csignal>
 #include <fstream>
 #include <utility>
 
@@ -39,7 +37,8 @@ absl::StatusOr<std::string> Token(const ServeOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options, LoadedModel& model,
                                                     ServerContext& context,
-                                                    tenants::Accounts* accounts) {
+                                                    tenants::Accounts* accounts,
+                                                    ServerAdmin orders) {
   ASSIGN_OR_RETURN(const std::string token, Token(options));
   ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.admin));
   if (token.empty() && !IsLoopback(listen.host)) {
@@ -62,8 +61,9 @@ absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options,
     }
   }
   admin->devices_.adapters = admin.get();
-  admin->devices_.drain = [] { kill(getpid(), SIGTERM); };
+  admin->orders_ = std::move(orders);
   AddDeviceRoutes(admin->devices_, admin->router_);
+  AddServerRoutes(admin->orders_, admin->router_);
   if (accounts != nullptr) {
     admin->router_.AddSlow(
         "POST", "/admin/keys/{verb}",
@@ -89,8 +89,10 @@ absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options,
   http.io_threads = 1;
   http.worker_threads = 1;
   http.max_connections = 64;
+  http.inherited_fd = options.admin_fd;
   http.front = "admin";
   ASSIGN_OR_RETURN(admin->server_, http::HttpServer::Start(http, context, &admin->router_));
+  admin->server_->OnReady();
   return admin;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "server/admin/admin_router.h"
 #include "server/admin/device_admin.h"
+#include "server/admin/server_admin.h"
 #include "server/cli/model_loader.h"
 #include "server/cli/serve_options.h"
 #include "server/core/server_context.h"
@@ -19,13 +20,16 @@ namespace reticle::server::cli {
 class Admin : private AdapterStore {
  public:
   // Listens on options.admin. INVALID_ARGUMENT when that is beyond loopback and there is no token.
-  // `accounts` may be null: there are none. What is named must outlive it.
+  // `accounts` may be null: there are none. What is named must outlive it. `options` may name a
+  // socket that listens already (http_options.inherited_fd).
   static absl::StatusOr<std::unique_ptr<Admin>> Start(const ServeOptions& options,
                                                       LoadedModel& model, ServerContext& context,
-                                                      tenants::Accounts* accounts);
+                                                      tenants::Accounts* accounts,
+                                                      ServerAdmin orders);
   ~Admin() override;
 
   std::string address() const { return server_->address(); }
+  http::HttpServer& server() { return *server_; }
 
  private:
   Admin(LoadedModel& model, std::string_view token) : model_(model), router_(token) {}
@@ -35,6 +39,7 @@ class Admin : private AdapterStore {
 
   LoadedModel& model_;
   DeviceAdmin devices_;
+  ServerAdmin orders_;
   AdminRouter router_;
   std::unique_ptr<http::HttpServer> server_;
 };

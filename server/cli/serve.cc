@@ -1,13 +1,12 @@
 #include "server/cli/serve.h"
 
-#include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
-#include <ctime>
+#include <map>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -15,47 +14,24 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "server/cli/admin.h"
+#include "server/cli/control.h"
+#include "server/cli/reload.h"
+#include "server/cli/service_manager.h"
 #include "server/http/http_server.h"
+#include "server/telemetry/telemetry.h"
 #include "server/tenants/accounts.h"
 
 namespace reticle::server::cli {
 namespace {
 
-constexpr int64_t kPollNs = 20'000'000;
-
-LogLevel ParseLogLevel(const std::string& name) {
-  if (name == "debug") return LogLevel::kDebug;
-  if (name == "warning") return LogLevel::kWarning;
-  if (name == "error") return LogLevel::kError;
-  if (name == "off") return LogLevel::kOff;
-  return LogLevel::kInfo;
-}
-
-// SIGTERM and SIGINT, taken by asking for them.
-class Signals {
- public:
-  Signals() {
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGTERM);
-    sigaddset(&set_, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
-    std::signal(SIGPIPE, SIG_IGN);
-  }
-  // Whether one came within `timeout_ns`.
-  bool Wait(int64_t timeout_ns) {
-    const timespec timeout{.tv_sec = timeout_ns / 1'000'000'000,
-                           .tv_nsec = timeout_ns % 1'000'000'000};
-    return sigtimedwait(&set_, nullptr, &timeout) > 0;
-  }
-  void WaitForEver() {
-    int signal = 0;
-    while (sigwait(&set_, &signal) != 0) {
-    }
-  }
-
- private:
-  sigset_t set_;
-};
+constexpr int64_t kPollMs = 20;
+constexpr int64_t kTickMs = 200;
+constexpr int64_t kNsPerMs = 1'000'000;
+// For clients whose connections were accepted last to send their requests, and be told to go.
+constexpr int64_t kLastConnectionsMs = 1000;
+// Shortest delay of a process that hands its listeners over: what it has accepted is its own.
+constexpr int64_t kHandOverMs = 1000;
+constexpr int64_t kFlushNs = 1'000'000'000;
 
 absl::StatusOr<std::unique_ptr<tenants::Accounts>> OpenAccounts(const ServeOptions& options,
                                                                 ServerProbe* probe) {
@@ -65,15 +41,18 @@ absl::StatusOr<std::unique_ptr<tenants::Accounts>> OpenAccounts(const ServeOptio
   accounts.auto_approve_per_day = options.auto_approve_per_day;
   accounts.applications_per_hour = options.applications_per_hour;
   accounts.redis = options.redis;
-  for (const std::string& limit : options.tier_limits) {
-    RETURN_IF_ERROR(accounts.tiers.Set(limit));
-  }
+  ASSIGN_OR_RETURN(accounts.tiers, TiersOf(options));
   return tenants::Accounts::Open(std::move(accounts), Clock::Monotonic(), probe);
 }
 
-int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "reticle serve: %s\n", std::string(status.message()).c_str());
-  return 1;
+ServerProbe& SilentProbe() {
+  static ServerProbe* const probe = new ServerProbe;
+  return *probe;
+}
+
+[[noreturn]] void Leave(int status) {
+  FlushLog(kFlushNs);
+  _exit(status);
 }
 
 void PrintInvitation(const http::HttpServer* http, const Front* grpc, const std::string& model) {
@@ -100,114 +79,271 @@ void PrintInvitation(const http::HttpServer* http, const Front* grpc, const std:
   std::fflush(stdout);
 }
 
-}  // namespace
+// A server process from its listeners to its end. Every step is taken by one thread.
+class Process {
+ public:
+  Process(ServeOptions options, const ServeParts& parts)
+      : options_(std::move(options)), parts_(parts) {}
 
-int Serve(const ServeOptions& options, const ServeParts& parts) {
-  Signals signals;
-  SetLogLevel(ParseLogLevel(options.log_level));
+  // Requires that no other thread exists.
+  absl::Status Open();
+  absl::Status Load();
+  // Until the process is asked to end: returns what asked.
+  Control::Event Serve();
+  void Drain(Control::Event event);
+  void Close();
 
-  std::unique_ptr<tenants::Accounts> accounts;
-  if (options.tenants) {
-    auto opened = OpenAccounts(options, parts.server_probe);
-    if (!opened.ok()) return Fail(opened.status());
-    accounts = *std::move(opened);
-  }
-  std::atomic<LoadedModel*> live{nullptr};
-  ServerContext::Options context_options;
-  context_options.render_metrics = parts.render_metrics;
-  context_options.gate = accounts.get();
-  context_options.public_metrics = options.public_metrics;
-  context_options.queue_size = [&live] {
-    int64_t waiting = 0;
-    if (LoadedModel* const loaded_model = live.load(std::memory_order_acquire)) {
-      for (const auto& group : loaded_model->groups()) {
-        waiting += group->dispatcher().Gauges().waiting;
-      }
-    }
-    return waiting;
-  };
-  context_options.current_adapter = [&live]() -> std::string {
-    LoadedModel* const loaded_model = live.load(std::memory_order_acquire);
-    if (loaded_model == nullptr) return "";
-    return loaded_model->AdaptersOn(*loaded_model->groups().front()->cards().front().engine);
-  };
-  ServerContext context(std::move(context_options), Clock::Monotonic(), parts.server_probe);
+ private:
+  void OpenContext();
+  int64_t WaitingRequests() const;
+  absl::StatusOr<std::string> Reload();
+  void Tick();
+  // Of calls and connections, also those whose reply is not yet sent.
+  int64_t Busy() const;
+  // Waits for `done`, for at most `limit_ms`; a second signal ends the process while requests run,
+  // and the waiting when none does.
+  template <typename Done>
+  void WaitFor(int64_t limit_ms, const Done& done);
+
+  ServeOptions options_;
+  const ServeParts& parts_;
+  Control control_;
+  bool handed_over_ = false;  // others accept, or will, from the same addresses
+  bool told_serving_ = true;
+  int signals_ = 0;
+
   // Destroyed in reverse: the fronts, with what they still generate, before the engines.
-  std::unique_ptr<LoadedModel> model;
-  std::unique_ptr<http::HttpServer> http;
-  std::unique_ptr<Front> grpc;
-  std::unique_ptr<Admin> admin;
+  std::unique_ptr<tenants::Accounts> accounts_;
+  std::unique_ptr<Telemetry> telemetry_;
+  std::atomic<LoadedModel*> live_{nullptr};
+  std::optional<ServerContext> context_;
+  std::unique_ptr<LoadedModel> model_;
+  std::unique_ptr<http::HttpServer> http_;
+  std::unique_ptr<Front> grpc_;
+  std::optional<Reloader> reloader_;
+  std::unique_ptr<Admin> admin_;
+};
 
-  if (options.http != "none") {
-    auto started = http::HttpServer::Start(options.http_options, context);
-    if (!started.ok()) return Fail(started.status());
-    http = *std::move(started);
-    std::printf("HTTP  %s\n", http->address().c_str());
+int64_t Process::WaitingRequests() const {
+  int64_t waiting = 0;
+  if (LoadedModel* const loaded_model = live_.load(std::memory_order_acquire)) {
+    for (const auto& group : loaded_model->groups()) {
+      waiting += group->dispatcher().Gauges().waiting;
+    }
   }
-  if (options.grpc != "none" && parts.start_grpc) {
-    auto started = parts.start_grpc(*ParseHostPort(options.grpc), context, http.get());
-    if (!started.ok()) return Fail(started.status());
-    grpc = *std::move(started);
-    std::printf("gRPC  %s\n", grpc->address().c_str());
+  return waiting;
+}
+
+void Process::OpenContext() {
+  ServerContext::Options options;
+  options.render_metrics = parts_.render_metrics;
+  options.gate = accounts_.get();
+  options.listener = telemetry_.get();
+  options.public_metrics = options_.public_metrics;
+  options.queue_size = [this] { return WaitingRequests(); };
+  options.current_adapter = [this]() -> std::string {
+    LoadedModel* const model = live_.load(std::memory_order_acquire);
+    if (model == nullptr) return "";
+    return model->AdaptersOn(*model->groups().front()->cards().front().engine);
+  };
+  context_.emplace(std::move(options), Clock::Monotonic(), parts_.server_probe);
+}
+
+absl::Status Process::Open() {
+  ASSIGN_OR_RETURN(const auto sockets, TakeInheritedSockets());
+  handed_over_ = options_.http_options.reuse_port || !sockets.empty();
+  for (const auto& [name, fd] : sockets) {
+    if (name == "http") options_.http_options.inherited_fd = fd;
+    if (name == "grpc") options_.grpc_fd = fd;
+    if (name == "admin") options_.admin_fd = fd;
+  }
+  StartLog({.format = *ParseLogFormat(options_.log_format), .asynchronous = true});
+  if (options_.tenants) {
+    ASSIGN_OR_RETURN(accounts_, OpenAccounts(options_, parts_.server_probe));
+  }
+  ASSIGN_OR_RETURN(
+      telemetry_,
+      Telemetry::Create(TelemetryOptionsOf(options_, parts_.version), Clock::Monotonic(),
+                        parts_.server_probe != nullptr ? *parts_.server_probe : SilentProbe()));
+  OpenContext();
+  if (options_.http != "none" || options_.http_options.inherited_fd >= 0) {
+    http::HttpOptions http = options_.http_options;
+    http.max_connections = ConnectionLimit(http.max_connections);
+    ASSIGN_OR_RETURN(http_, http::HttpServer::Start(http, *context_));
+    std::printf("HTTP  %s\n", http_->address().c_str());
+  }
+  if ((options_.grpc != "none" || options_.grpc_fd >= 0) && parts_.start_grpc) {
+    ASSIGN_OR_RETURN(grpc_, parts_.start_grpc(options_, *context_, http_.get()));
+    std::printf("gRPC  %s\n", grpc_->address().c_str());
   }
   std::fflush(stdout);
+  return absl::OkStatus();
+}
 
+absl::Status Process::Load() {
   absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = absl::UnknownError("not loaded");
   std::atomic<bool> load_done{false};
   std::thread loader([&] {
-    loaded = LoadedModel::Load(options, parts.devices, Clock::Monotonic(), parts.add_engine,
-                               context.models(), http.get());
+    loaded = LoadedModel::Load(options_, parts_.devices, Clock::Monotonic(), parts_.add_engine,
+                               context_->models(), http_.get());
     load_done.store(true, std::memory_order_release);
   });
   while (!load_done.load(std::memory_order_acquire)) {
+    const Control::Event event = control_.Wait(kPollMs);
     // Nothing can be lost yet, and loading cannot be interrupted.
-    if (signals.Wait(kPollNs)) _exit(0);
+    if (event == Control::Event::kTerminate || event == Control::Event::kInterrupt) Leave(0);
   }
   loader.join();
-  if (!loaded.ok()) return Fail(loaded.status());
-  model = *std::move(loaded);
-  live.store(model.get(), std::memory_order_release);
-  if (parts.on_model) parts.on_model(model.get());
-  if (options.admin != "none") {
-    auto started = Admin::Start(options, *model, context, accounts.get());
-    if (!started.ok()) return Fail(started.status());
-    admin = *std::move(started);
-    std::printf("Admin %s\n", admin->address().c_str());
+  RETURN_IF_ERROR(loaded.status());
+  model_ = *std::move(loaded);
+  live_.store(model_.get(), std::memory_order_release);
+  if (parts_.on_model) parts_.on_model(model_.get());
+  reloader_.emplace(options_, Reloader::Parts{telemetry_.get(), accounts_.get(), http_.get()});
+  if (options_.admin != "none" || options_.admin_fd >= 0) {
+    ServerAdmin orders;
+    orders.context = &*context_;
+    orders.drain = [this](std::optional<int64_t> delay_ms) { control_.Drain({delay_ms}); };
+    orders.reload = [this]() -> absl::StatusOr<std::string> {
+      absl::StatusOr<std::string> report = UnavailableError("the server ends");
+      control_.Run([&] { report = Reload(); });
+      return report;
+    };
+    ASSIGN_OR_RETURN(
+        admin_, Admin::Start(options_, *model_, *context_, accounts_.get(), std::move(orders)));
+    std::printf("Admin %s\n", admin_->address().c_str());
   }
-  context.SetReady([served = model.get()] { return served->Works(); });
-  if (http != nullptr) http->OnReady();
-  if (grpc != nullptr) grpc->OnReady();
-  std::printf("Model %s\n", model->Describe().c_str());
-  PrintInvitation(http.get(), grpc.get(), model->id());
+  context_->SetReady([served = model_.get()] { return served->Works(); });
+  if (http_ != nullptr) http_->OnReady();
+  if (grpc_ != nullptr) grpc_->OnReady();
+  std::printf("Model %s\n", model_->Describe().c_str());
+  PrintInvitation(http_.get(), grpc_.get(), model_->id());
+  NotifyServiceManager("READY=1\nSTATUS=serving " + model_->id());
+  return absl::OkStatus();
+}
 
-  signals.WaitForEver();
-  LogInfo("draining: %d requests are running; a second signal ends the process at once",
-          context.active_generations());
-  context.BeginDrain();
-  if (http != nullptr) http->BeginDrain();
-  if (grpc != nullptr) grpc->BeginDrain();
-  const auto busy = [&] {
-    return context.active_generations() + (http != nullptr ? http->busy() : 0) +
-           (grpc != nullptr ? grpc->busy() : 0);
-  };
-  const int64_t give_up_ns =
-      Clock::Monotonic().NowNanos() + options.drain_timeout_s * 1'000'000'000;
-  while (busy() > 0 && Clock::Monotonic().NowNanos() < give_up_ns) {
-    if (signals.Wait(kPollNs) && busy() > 0) {
-      LogWarning("second signal: %d requests are cut off", busy());
-      _exit(130);
+absl::StatusOr<std::string> Process::Reload() {
+  NotifyServiceManager(
+      absl::StrFormat("RELOADING=1\nMONOTONIC_USEC=%d", Clock::Monotonic().NowNanos() / 1000));
+  const absl::StatusOr<ReloadReport> report = reloader_->Reload();
+  NotifyServiceManager("READY=1");
+  if (!report.ok()) {
+    LogError("the configuration is not reloaded, nothing has changed: %s",
+             report.status().message());
+    return report.status();
+  }
+  std::string json = ToJson(*report);
+  LogInfo("the configuration is reloaded: %s", json);
+  return json;
+}
+
+void Process::Tick() {
+  const bool serving = context_->Serving();
+  if (serving != told_serving_) {
+    told_serving_ = serving;
+    if (grpc_ != nullptr) grpc_->OnServing(serving);
+    NotifyServiceManager(serving ? "STATUS=serving" : "STATUS=no device works");
+  }
+  telemetry_->ReportLosses();
+  ReportSuppressedLines();
+}
+
+Control::Event Process::Serve() {
+  for (;;) {
+    const Control::Event event = control_.Wait(kTickMs);
+    Tick();
+    if (event == Control::Event::kReload) {
+      Reload().IgnoreError();
+    } else if (event != Control::Event::kNothing) {
+      if (event != Control::Event::kDrain) ++signals_;
+      return event;
     }
   }
-  if (busy() > 0) LogWarning("drain time-out: %d requests are cut off", busy());
+}
+
+int64_t Process::Busy() const {
+  return context_->active_generations() + (http_ != nullptr ? http_->busy() : 0) +
+         (grpc_ != nullptr ? grpc_->busy() : 0);
+}
+
+template <typename Done>
+void Process::WaitFor(int64_t limit_ms, const Done& done) {
+  const int64_t end_ns = Clock::Monotonic().NowNanos() + limit_ms * kNsPerMs;
+  while (!done() && Clock::Monotonic().NowNanos() < end_ns) {
+    const Control::Event event = control_.Wait(kPollMs);
+    if (event != Control::Event::kTerminate && event != Control::Event::kInterrupt) continue;
+    // The first signal after an order of the admin listener asks for what happens already.
+    if (++signals_ < 2) continue;
+    if (Busy() == 0) return;
+    LogWarning("second signal: %d requests are cut off", Busy());
+    Leave(130);
+  }
+}
+
+void Process::Drain(Control::Event event) {
+  int64_t delay_ms = event == Control::Event::kInterrupt ? 0 : options_.drain_delay_ms;
+  if (event == Control::Event::kDrain) {
+    delay_ms = control_.drain_order().delay_ms.value_or(delay_ms);
+  }
+  NotifyServiceManager("STOPPING=1\nSTATUS=draining");
+  LogInfo("draining: %d requests are running; a second signal ends the process at once",
+          context_->active_generations());
+  context_->AnnounceDrain();
+  Front* const fronts[] = {http_.get(), grpc_.get()};
+  for (Front* const front : fronts) {
+    if (front == nullptr) continue;
+    front->OnServing(false);
+    front->AnnounceDrain();
+    if (handed_over_) front->StopListening();
+  }
+  const auto nobody = [this] {
+    return Busy() == 0 && (http_ == nullptr || http_->open_connections() == 0);
+  };
+  if (handed_over_ && event != Control::Event::kInterrupt)
+    delay_ms = std::max(delay_ms, kHandOverMs);
+  WaitFor(delay_ms, [&] { return handed_over_ && nobody(); });
+  context_->BeginDrain();
+  for (Front* const front : fronts) {
+    if (front != nullptr) front->BeginDrain();
+  }
+  WaitFor(options_.drain_timeout_s * 1000, [this] { return Busy() == 0; });
+  if (Busy() > 0) LogWarning("drain time-out: %d requests are cut off", Busy());
+  for (Front* const front : fronts) {
+    if (front != nullptr && !handed_over_) front->StopListening();
+  }
+  if (Busy() == 0) WaitFor(kLastConnectionsMs, nobody);
+}
+
+void Process::Close() {
+  control_.Close();
   // Its orders may wait for engines that the HTTP loops step.
-  admin.reset();
-  grpc.reset();
-  http.reset();
-  if (parts.on_model) parts.on_model(nullptr);
-  live.store(nullptr, std::memory_order_release);
-  model.reset();
+  admin_.reset();
+  grpc_.reset();
+  http_.reset();
+  if (parts_.on_model) parts_.on_model(nullptr);
+  live_.store(nullptr, std::memory_order_release);
+  model_.reset();
+  telemetry_->ReportLosses();
   LogInfo("drained");
-  return 0;
+}
+
+}  // namespace
+
+int Serve(const ServeOptions& options, const ServeParts& parts) {
+  SetLogLevel(*ParseLogLevel(options.log_level));
+  absl::Status status;
+  {
+    Process process(options, parts);
+    status = process.Open();
+    if (status.ok()) status = process.Load();
+    if (status.ok()) {
+      process.Drain(process.Serve());
+      process.Close();
+    }
+  }
+  FlushLog(kFlushNs);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "reticle serve: %s\n", std::string(status.message()).c_str());
+  return 1;
 }
 
 }  // namespace reticle::server::cli

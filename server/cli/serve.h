@@ -26,15 +26,18 @@ struct ServeParts {
   std::function<std::string()> render_metrics;
   // Told once the engines run, so that their gauges can be read; and, with null, before they go.
   std::function<void(LoadedModel*)> on_model;
-  // Starts the gRPC front, on the loops of the HTTP front if there is one (else null); empty: there
-  // is none.
-  std::function<absl::StatusOr<std::unique_ptr<Front>>(const HostPort&, ServerContext&, LoopHost*)>
+  // Starts the gRPC front with these options, on the loops of the HTTP front if there is one (else
+  // null); empty: there is none.
+  std::function<absl::StatusOr<std::unique_ptr<Front>>(const ServeOptions&, ServerContext&,
+                                                       LoopHost*)>
       start_grpc;
+  std::string version;
 };
 
 // Opens the listeners, loads the model while they answer 503, serves until SIGTERM or SIGINT,
-// drains and returns the exit status. A second signal ends the process at once. Call it before any
-// other thread exists: it blocks the two signals for all of them.
+// drains and returns the exit status; docs/lifecycle.md has the steps. SIGHUP reloads the
+// configuration. A second signal ends the process at once. Call it before any other thread exists:
+// it blocks the three signals for all of them.
 int Serve(const ServeOptions& options, const ServeParts& parts);
 
 }  // namespace reticle::server::cli

@@ -10,7 +10,9 @@
 #include <sstream>
 #include <utility>
 
+#include "base/log.h"
 #include "base/status.h"
+#include "server/telemetry/telemetry.h"
 #include "server/tenants/tier.h"
 
 namespace reticle::server::cli {
@@ -24,12 +26,43 @@ struct Setting {
   std::string key;  // "section.name"; the flag without its dashes is a key of the root too
   std::function<void(CLI::App&)> add;
   std::function<bool(const toml::node&)> load;  // false: wrong type or out of range
+  std::function<std::string()> show;            // its value, for comparison
 };
+
+// What a running server takes over (docs/lifecycle.md).
+constexpr std::string_view kReloadable[] = {
+    "--log-level",  "--log-requests",  "--log-prompts",    "--trace-ratio",
+    "--tier-limit", "--drain-timeout", "--drain-delay-ms", "--max-connections",
+};
+
+bool IsReloadable(std::string_view flag) {
+  for (const std::string_view known : kReloadable) {
+    if (known == flag) return true;
+  }
+  return false;
+}
+
+template <typename T>
+std::string Show(const T& value) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    return value;
+  } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    std::string text;
+    for (const std::string& item : value) text += item + "\n";
+    return text;
+  } else {
+    return std::to_string(value);
+  }
+}
 
 template <typename T>
 bool LoadValue(const toml::node& node, T& out) {
   if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, std::string>) {
     const auto value = node.value_exact<T>();
+    if (value.has_value()) out = *value;
+    return value.has_value();
+  } else if constexpr (std::is_same_v<T, double>) {
+    const auto value = node.value<double>();
     if (value.has_value()) out = *value;
     return value.has_value();
   } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
@@ -69,6 +102,7 @@ Setting Make(std::string flag, std::string key, T& target, std::string help) {
     }
   };
   setting.load = [&target](const toml::node& node) { return LoadValue(node, target); };
+  setting.show = [&target] { return Show(target); };
   return setting;
 }
 
@@ -84,7 +118,9 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "NAME=FILE[:SCALE]: a LoRA adapter, served as model NAME; repeatable"),
       Make("--device", "device.driver", o.devices,
            "cpu, fake, a profile of the emulated card (reticle devices), or the path of a driver "
-           "library; repeatable: the model on a further device is called ID@DEVICE"),
+           "library; repeatable: the model on a further device is called ID@DEVICE. Without it "
+           "taalas-hc1 for the house model and for device images, cpu for a GGUF file, which is "
+           "as large as it likes"),
       Make("--cards", "device.cards", o.cards,
            "Cards of each device, all of the same model; 0: as many as it has"),
       Make("--device-index", "device.index", o.device_index, "The first of the cards"),
@@ -123,11 +159,16 @@ std::vector<Setting> Settings(ServeOptions& o) {
       Make("--fence-after", "failover.fence_after", o.fence_after,
            "Losses within a minute that take a device out of service for five; 0: never"),
       Make("--http", "http.listen", o.http, "HOST:PORT, PORT or none; port 0 picks a free one"),
+      Make("--reuse-port", "http.reuse_port", h.reuse_port,
+           "Listen, once ready, beside other processes on the same addresses: a new one takes over "
+           "while the old one drains (docs/lifecycle.md)"),
       Make("--io-threads", "http.io_threads", h.io_threads, "Event loops of the HTTP front"),
       Make("--worker-threads", "http.worker_threads", h.worker_threads,
            "Threads that tokenise long prompts"),
       Make("--max-connections", "http.max_connections", h.max_connections,
            "Open HTTP connections; more are refused"),
+      Make("--max-request-memory", "http.max_request_memory", h.max_request_memory,
+           "Bytes of all request bodies together that are read or answered; 503 beyond"),
       Make("--max-header-bytes", "http.max_header_bytes", h.max_header_bytes,
            "Longest request header; 431 beyond"),
       Make("--max-body-bytes", "http.max_body_bytes", h.max_body_bytes,
@@ -172,9 +213,22 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "Bearer token that it asks for; needed unless it listens on loopback"),
       Make("--admin-token-file", "admin.token_file", o.admin_token_file,
            "File that holds the token, instead of --admin-token"),
+      Make("--metrics-buckets", "metrics.buckets", o.metrics_buckets,
+           "NAME=BOUND,BOUND,...: the buckets of a histogram (docs/metrics.md); repeatable"),
       Make("--drain-timeout", "server.drain_timeout_s", o.drain_timeout_s,
            "Seconds that running requests may take after SIGTERM"),
+      Make("--drain-delay-ms", "server.drain_delay_ms", o.drain_delay_ms,
+           "Time between going unready and taking nothing new, in which load balancers notice"),
       Make("--log-level", "server.log_level", o.log_level, "debug, info, warning, error, off"),
+      Make("--log-format", "server.log_format", o.log_format, "text, logfmt, json"),
+      Make("--log-requests", "server.log_requests", o.log_requests, "A line for each request"),
+      Make("--log-prompts", "server.log_prompts", o.log_prompts,
+           "Prompts in those lines: they hold what users wrote"),
+      Make("--otlp-endpoint", "trace.otlp_endpoint", o.otlp_endpoint,
+           "http://HOST:PORT of an OpenTelemetry collector that gets spans; empty: none does"),
+      Make("--trace-ratio", "trace.ratio", o.trace_ratio,
+           "Share of the traces that begin here which is sent; a caller's own flag decides for the "
+           "others"),
   };
 }
 
@@ -227,7 +281,6 @@ absl::Status ServeOptions::Validate() const {
   if (!admin_token.empty() && !admin_token_file.empty()) {
     return InvalidArgumentError("--admin-token and --admin-token-file are both given");
   }
-  if (devices.empty()) return InvalidArgumentError("--device is missing");
   if (cards > 1024) return InvalidArgumentError("--cards is %d; it must be at most 1024", cards);
   if (!content.empty() && content != "functional" && content != "replay") {
     return InvalidArgumentError("--content is \"%s\"; it must be functional or replay", content);
@@ -262,10 +315,21 @@ absl::Status ServeOptions::Validate() const {
     return InvalidArgumentError("--drain-timeout is %d; it must be between 0 and 86400",
                                 drain_timeout_s);
   }
-  if (log_level != "debug" && log_level != "info" && log_level != "warning" &&
-      log_level != "error" && log_level != "off") {
-    return InvalidArgumentError(
-        "--log-level is \"%s\"; it must be debug, info, warning, error or off", log_level);
+  if (drain_delay_ms < 0 || drain_delay_ms > kMostMs) {
+    return InvalidArgumentError("--drain-delay-ms is %d; it must be between 0 and %d",
+                                drain_delay_ms, kMostMs);
+  }
+  if (const absl::Status status = ParseLogLevel(log_level).status(); !status.ok()) {
+    return InvalidArgumentError("--log-level: %s", status.message());
+  }
+  if (const absl::Status status = ParseLogFormat(log_format).status(); !status.ok()) {
+    return InvalidArgumentError("--log-format: %s", status.message());
+  }
+  TelemetryOptions telemetry;
+  telemetry.trace_ratio = trace_ratio;
+  telemetry.otlp.endpoint = otlp_endpoint;
+  if (const absl::Status status = telemetry.Validate(); !status.ok()) {
+    return InvalidArgumentError("--otlp-endpoint, --trace-ratio: %s", status.message());
   }
   tenants::TierTable tiers;
   for (const std::string& limit : tier_limits) RETURN_IF_ERROR(tiers.Set(limit));
@@ -274,6 +338,7 @@ absl::Status ServeOptions::Validate() const {
 
 std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string>& arguments,
                                                    ServeOptions& options) {
+  options.arguments = arguments;
   const std::vector<Setting> settings = Settings(options);
   // CLI11 takes arguments from the back.
   const std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
@@ -319,6 +384,28 @@ std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string
     options.http_options.port = listen.port;
   }
   return std::nullopt;
+}
+
+std::vector<OptionChange> Differences(ServeOptions before, ServeOptions after) {
+  const std::vector<Setting> old_settings = Settings(before);
+  const std::vector<Setting> new_settings = Settings(after);
+  std::vector<OptionChange> changes;
+  for (size_t i = 0; i < old_settings.size(); ++i) {
+    if (old_settings[i].show() == new_settings[i].show()) continue;
+    changes.push_back({old_settings[i].flag, IsReloadable(old_settings[i].flag)});
+  }
+  return changes;
+}
+
+void TakeReloadable(const ServeOptions& from, ServeOptions& into) {
+  into.log_level = from.log_level;
+  into.log_requests = from.log_requests;
+  into.log_prompts = from.log_prompts;
+  into.trace_ratio = from.trace_ratio;
+  into.tier_limits = from.tier_limits;
+  into.drain_timeout_s = from.drain_timeout_s;
+  into.drain_delay_ms = from.drain_delay_ms;
+  into.http_options.max_connections = from.http_options.max_connections;
 }
 
 absl::StatusOr<AdapterOption> ParseAdapter(const std::string& text) {

@@ -29,8 +29,9 @@ struct ServeOptions {
   std::vector<std::string> adapters;  // NAME=FILE[:SCALE]
 
   // Devices: each is a group of its own. A built-in driver, a profile of the emulated card, or the
-  // path of a driver library (.so).
-  std::vector<std::string> devices = {"cpu"};
+  // path of a driver library (.so). Empty: taalas-hc1 for the house model, for a device image and
+  // where `content` or `clock` ask for an emulated device; cpu for a GGUF file.
+  std::vector<std::string> devices;
   uint32_t cards = 0;  // of each group; 0: as many as the device has
   uint32_t device_index = 0;
   // name=value for every driver, DEVICE:name=value for that one.
@@ -75,8 +76,26 @@ struct ServeOptions {
   int64_t applications_per_hour = 5;  // of one address
   std::string redis;
 
+  std::vector<std::string> metrics_buckets;  // "NAME=BOUND,BOUND,..."
+
+  // Life of the process.
   int64_t drain_timeout_s = 30;
-  std::string log_level = "info";  // debug, info, warning, error, off
+  int64_t drain_delay_ms = 0;  // between going unready and taking nothing new
+
+  // Logs and traces.
+  std::string log_level = "info";     // debug, info, warning, error, off
+  std::string log_format = "logfmt";  // text, logfmt, json
+  bool log_requests = true;
+  bool log_prompts = false;
+  std::string otlp_endpoint;  // http://HOST:PORT of a collector; empty: no traces are sent
+  double trace_ratio = 1;     // of the traces that begin here
+
+  // Sockets that listen already; -1: none.
+  int grpc_fd = -1;
+  int admin_fd = -1;
+
+  // What was parsed, so that it can be again.
+  std::vector<std::string> arguments;
 
   std::vector<AdapterOption> parsed_adapters;  // from `adapters`
 
@@ -95,6 +114,15 @@ struct CommandLineExit {
 // flags. On success `options` is filled and nullopt comes back.
 std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string>& arguments,
                                                    ServeOptions& options);
+
+// An option that two sets of options give differently.
+struct OptionChange {
+  std::string flag;         // "--log-level"
+  bool reloadable = false;  // whether a running server can take it over
+};
+std::vector<OptionChange> Differences(ServeOptions before, ServeOptions after);
+// Sets every reloadable option of `into` as `from` has it.
+void TakeReloadable(const ServeOptions& from, ServeOptions& into);
 
 struct HostPort {
   std::string host;

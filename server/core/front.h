@@ -16,8 +16,14 @@ class Front {
   virtual std::string address() const = 0;
   // ServerContext::SetReady was called.
   virtual void OnReady() {}
+  // Whether load balancers should send requests; told when it changes.
+  virtual void OnServing(bool serving) {}
+  // ServerContext::AnnounceDrain was called: whoever keeps a connection should look for another.
+  virtual void AnnounceDrain() {}
   // ServerContext::BeginDrain was called: take no new calls, let those that run finish.
   virtual void BeginDrain() = 0;
+  // Accepts what has arrived and listens no more. Waits for that, a fraction of a second.
+  virtual void StopListening() {}
   // Calls that are being answered, or whose answer is not yet sent.
   virtual int64_t busy() const = 0;
 };

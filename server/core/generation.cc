@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "server/core/latency_ledger.h"
+#include "server/core/request_summary.h"
 #include "server/core/stop_matcher.h"
 #include "tokenizer/tokenizer.h"
 
@@ -24,6 +25,8 @@ using scheduler::TokenStream;
 // Events between the engine and the connection; also the run-ahead that a client that does not read
 // can cause.
 constexpr size_t kRingCapacity = 256;
+// Of a prompt that is logged.
+constexpr size_t kDescribedTokens = 1024;
 
 uint64_t CountCodePoints(std::string_view text) {
   return static_cast<uint64_t>(std::count_if(text.begin(), text.end(), [](char c) {
@@ -72,7 +75,8 @@ struct Generation::Impl : public scheduler::StreamListener {
         context(server),
         front(front_name),
         wake(std::move(on_ready)),
-        prompts(request.prompts().size()) {}
+        prompts(request.prompts().size()),
+        ledger(request.model().device) {}
 
   ~Impl() override {
     if (!submitted) return;
@@ -443,6 +447,7 @@ void Generation::Impl::Report(Outcome outcome) {
   }
   RequestRecord record;
   record.model = request.model().id;
+  record.tier = request.tier();
   record.front = front;
   record.outcome = outcome;
   record.n = request.n();
@@ -450,6 +455,9 @@ void Generation::Impl::Report(Outcome outcome) {
   record.prompt_tokens = usage.prompt_tokens;
   record.cached_tokens = usage.cached_tokens;
   record.output_tokens = usage.completion_tokens;
+  for (const Choice& choice : choices) {
+    record.longest_choice = std::max(record.longest_choice, choice.tokens);
+  }
   record.e2e_ns = context.clock().NowNanos() - request.arrival_ns();
   if (first_token_ns != 0) record.time_to_first_token_ns = first_token_ns - request.arrival_ns();
   context.probe().OnRequestFinished(record);
@@ -464,9 +472,10 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::Start(ValidRequest reque
   Impl& impl = *generation->impl_;
   if (absl::Status status = impl.Submit(); !status.ok()) {
     impl.reported = true;
-    context.probe().OnRequestRefused(impl.request.model().id, static_cast<int>(status.code()));
+    context.probe().OnRequestRefused(impl.request.tier(), status.code());
     return status;
   }
+  context.probe().OnRequestAdmitted(impl.request.model().id);
   return generation;
 }
 
@@ -484,5 +493,22 @@ const absl::Status& Generation::status() const { return impl_->status; }
 const Usage& Generation::usage() const { return impl_->usage; }
 uint32_t Generation::choice_tokens(uint32_t choice) const { return impl_->choices[choice].tokens; }
 const ValidRequest& Generation::request() const { return impl_->request; }
+
+void Generation::Describe(bool prompt, RequestSummary& summary) const {
+  const ValidRequest& request = impl_->request;
+  summary.admitted = true;
+  summary.error = impl_->status;
+  summary.outcome = impl_->reported ? impl_->worst : Outcome::kAbort;
+  summary.model = request.model_ptr();
+  summary.service_tier = request.service_tier();
+  summary.usage = impl_->usage;
+  summary.choices = request.choices();
+  summary.first_token_ns = impl_->first_token_ns;
+  summary.stream = request.stream();
+  if (!prompt) return;
+  const std::vector<TokenId>& tokens = *request.prompts().front().tokens;
+  summary.prompt = request.model().tokenizer->Decode(
+      std::span(tokens).first(std::min(tokens.size(), kDescribedTokens)), /*skip_special=*/false);
+}
 
 }  // namespace reticle::server

@@ -32,6 +32,8 @@
 
 namespace reticle::server {
 
+struct RequestSummary;
+
 // A token that a chunk accounts for.
 struct TokenOut {
   TokenId token = 0;
@@ -121,6 +123,9 @@ class Generation {
   // Completion tokens of one choice so far.
   uint32_t choice_tokens(uint32_t choice) const;
   const ValidRequest& request() const;
+  // Fills in what a generation knows; one that is not done counts as given up. A prompt is added
+  // only with `prompt`.
+  void Describe(bool prompt, RequestSummary& summary) const;
 
  private:
   Generation();

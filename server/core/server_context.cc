@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/core/request_summary.h"
 
 namespace reticle::server {
 namespace {
@@ -37,11 +38,27 @@ ServerContext::ServerContext(Options options, Clock& clock, ServerProbe* probe)
 
 void ServerContext::SetReady(std::function<bool()> works) {
   works_ = std::move(works);
+  ready_.store(true);
   Lifecycle expected = Lifecycle::kLoading;
   lifecycle_.compare_exchange_strong(expected, Lifecycle::kReady);
 }
 
-void ServerContext::BeginDrain() { lifecycle_.store(Lifecycle::kDraining); }
+void ServerContext::NoteRefusal(const Caller* caller, const absl::Status& status) const {
+  probe_.OnRequestRefused(caller != nullptr ? std::string_view(caller->tier) : "none",
+                          status.code());
+}
+
+void ServerContext::AnnounceDrain() { lifecycle_.store(Lifecycle::kDraining); }
+
+void ServerContext::BeginDrain() {
+  AnnounceDrain();
+  admitting_.store(false);
+}
+
+TraceContext ServerContext::Trace(std::string_view traceparent) const {
+  if (options_.listener != nullptr) return options_.listener->Trace(traceparent);
+  return BeginTrace(traceparent, 0);
+}
 
 absl::Status ServerContext::CheckAdmission() const {
   switch (lifecycle_.load()) {
@@ -52,6 +69,7 @@ absl::Status ServerContext::CheckAdmission() const {
     case Lifecycle::kDraining:
       break;
   }
+  if (ready_.load() && admitting_.load()) return absl::OkStatus();
   return UnavailableError("the server is shutting down and takes no new requests");
 }
 

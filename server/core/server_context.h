@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
@@ -16,10 +17,15 @@
 
 namespace reticle::server {
 
+class RequestListener;
+struct TraceContext;
+
 enum class Lifecycle : uint8_t {
   kLoading,  // listeners are open, no model yet
   kReady,
-  kDraining,  // no new generation; what runs goes on
+  // The process is about to end: load balancers are told to go elsewhere. What comes nevertheless
+  // is served until BeginDrain; from then on what runs goes on, and nothing new begins.
+  kDraining,
 };
 
 // Thread-safe. Must outlive the fronts and every Generation.
@@ -37,6 +43,8 @@ class ServerContext {
     std::function<std::string()> current_adapter;
     // Who may use the server; null: everybody. Must outlive the context.
     Gate* gate = nullptr;
+    // Who is told what became of requests; null: nobody. Must outlive the context.
+    RequestListener* listener = nullptr;
   };
 
   // `clock` must be the engines' clock; it and `probe` (null: nobody listens) must outlive this.
@@ -47,6 +55,10 @@ class ServerContext {
   Clock& clock() const { return clock_; }
   ServerProbe& probe() const { return probe_; }
   const Options& options() const { return options_; }
+  // Tells the probe that a generation was refused; `caller` may be null.
+  void NoteRefusal(const Caller* caller, const absl::Status& status) const;
+  // The context of a request that came with this traceparent header (may be empty).
+  TraceContext Trace(std::string_view traceparent) const;
 
   Lifecycle lifecycle() const { return lifecycle_.load(std::memory_order_acquire); }
   // Loading to ready. No effect when draining has begun. `works` (may be empty: always) says
@@ -54,8 +66,11 @@ class ServerContext {
   void SetReady(std::function<bool()> works = nullptr);
   // Whether a load balancer should send requests: ready, and a device works.
   bool Serving() const { return lifecycle() == Lifecycle::kReady && (!works_ || works_()); }
+  // Readiness goes false.
+  void AnnounceDrain();
+  // Nothing new is admitted any more.
   void BeginDrain();
-  // OK when generations may start; UNAVAILABLE while loading or draining.
+  // OK when generations may start; UNAVAILABLE while loading and since BeginDrain.
   absl::Status CheckAdmission() const;
   // "loading", "ready" or "draining".
   static const char* LifecycleName(Lifecycle lifecycle);
@@ -72,6 +87,8 @@ class ServerContext {
   ModelRegistry models_;
   std::function<bool()> works_;  // written once, before kReady
   std::atomic<Lifecycle> lifecycle_{Lifecycle::kLoading};
+  std::atomic<bool> ready_{false};  // it has been
+  std::atomic<bool> admitting_{true};
   std::atomic<int64_t> active_{0};
 };
 

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "server/core/generation.h"
+#include "server/core/request_summary.h"
 #include "server/core/valid_request.h"
 #include "server/grpc/reply_metadata.h"
 #include "server/grpc/translate.h"
@@ -38,41 +39,65 @@ std::optional<int64_t> TimeLeftMs(const grpc::CallbackServerContext& call) {
   return std::max<int64_t>(1, left);
 }
 
+// Fills `params`; the model that the request asks for.
+absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(const v1::GenerateRequest& request,
+                                                       ServerContext& server,
+                                                       GenerateParams& params) {
+  RETURN_IF_ERROR(server.CheckAdmission());
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
+  ASSIGN_OR_RETURN(params, ToParams(request));
+  return model;
+}
+
+// What is known of a call before its request is looked at.
+struct Arrival {
+  int64_t ns = 0;
+  std::string request_id;
+  std::shared_ptr<const Caller> caller;
+};
+
 absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
                                          const grpc::CallbackServerContext& call,
-                                         const std::shared_ptr<const Caller>& caller,
-                                         const v1::GenerateRequest& request, bool stream) {
-  RETURN_IF_ERROR(server.CheckAdmission());
-  const int64_t arrival_ns = server.clock().NowNanos();
-  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
-  ASSIGN_OR_RETURN(GenerateParams params, ToParams(request));
-  params.arrival_ns = arrival_ns;
+                                         const v1::GenerateRequest& request, bool stream,
+                                         const Arrival& arrival) {
+  GenerateParams params;
+  absl::StatusOr<std::shared_ptr<const ModelEntry>> model = Read(request, server, params);
+  if (!model.ok()) {
+    server.NoteRefusal(arrival.caller.get(), model.status());
+    return model.status();
+  }
+  params.arrival_ns = arrival.ns;
+  params.request_id = arrival.request_id;
   params.stream = stream;
   if (const std::optional<int64_t> left = TimeLeftMs(call)) {
     params.timeout_ms = std::min(*left, server.options().limits.max_timeout_ms);
   }
-  return Admit(std::move(params), std::move(model), caller, server);
+  return Admit(std::move(params), *std::move(model), arrival.caller, server);
 }
 
 // The common part: a generation, driven on the worker by events, with a client that may go away.
 class GenerateCall : public WorkerTask, public ChunkSink {
  protected:
-  GenerateCall(GrpcCallContext& context, grpc::CallbackServerContext& call, const char* method)
+  GenerateCall(GrpcCallContext& context, const char* method, grpc::CallbackServerContext& call,
+               const v1::GenerateRequest& request)
       : WorkerTask(context.worker),
         call_(call),
         active_calls_(context.active_calls),
         server_(context.server),
-        method_(method),
-        start_ns_(context.server.clock().NowNanos()) {
+        method_(method) {
+    arrival_.ns = server_.clock().NowNanos();
+    arrival_.request_id = TakeRequestId(
+        request.request_id().empty() ? MetadataOf(call, "x-request-id") : request.request_id());
+    trace_ = BeginTraceOf(server_, call, arrival_.request_id);
     active_calls_.fetch_add(1, std::memory_order_acq_rel);
   }
   ~GenerateCall() override { active_calls_.fetch_sub(1, std::memory_order_acq_rel); }
 
   // On the gRPC thread, before any event can come.
   absl::Status Start(const v1::GenerateRequest& request, bool stream) {
-    ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller, CallerOf(server_, call_));
-    const absl::Status status = Submit(caller, request, stream);
-    AddLimits(server_, caller.get(), call_);
+    ASSIGN_OR_RETURN(arrival_.caller, CallerOf(server_, call_));
+    const absl::Status status = Submit(request, stream);
+    AddLimits(server_, arrival_.caller.get(), call_);
     if (status.ok()) call_.AddInitialMetadata("service-tier", service_tier_);
     return status;
   }
@@ -80,8 +105,26 @@ class GenerateCall : public WorkerTask, public ChunkSink {
   // The status to finish with; recorded.
   grpc::Status Conclude(const absl::Status& status) {
     grpc::Status end = EndOfCall(status, call_);
-    server_.probe().OnGrpcRequest(method_, end.error_code(),
-                                  server_.clock().NowNanos() - start_ns_);
+    const int64_t now_ns = server_.clock().NowNanos();
+    server_.probe().OnGrpcRequest(method_, end.error_code(), now_ns - arrival_.ns);
+    RequestListener* const listener = server_.options().listener;
+    if (listener == nullptr) return end;
+    RequestSummary summary;
+    summary.front = "grpc";
+    summary.method = summary.route = method_;
+    summary.request_id = arrival_.request_id;
+    summary.trace = trace_;
+    summary.caller = arrival_.caller;
+    summary.status = end.error_code();
+    summary.failed = end.error_code() == grpc::StatusCode::INTERNAL ||
+                     end.error_code() == grpc::StatusCode::UNKNOWN ||
+                     end.error_code() == grpc::StatusCode::DATA_LOSS;
+    summary.arrival_ns = arrival_.ns;
+    summary.end_ns = now_ns;
+    summary.generation = true;
+    summary.error = status;
+    if (generation_ != nullptr) generation_->Describe(listener->wants_prompts(), summary);
+    listener->OnRequestOver(summary);
     return end;
   }
 
@@ -97,22 +140,20 @@ class GenerateCall : public WorkerTask, public ChunkSink {
   std::atomic<int64_t>& active_calls_;
   ServerContext& server_;
   const char* const method_;
-  const int64_t start_ns_;
+  Arrival arrival_;
+  TraceContext trace_;
   bool tokens_only_ = false;
   bool done_ = false;
   const tokenizer::Tokenizer* tokenizer_ = nullptr;  // the model's; lives with the generation
-  std::string request_id_;
   std::string model_id_;
   std::string service_tier_;
   std::unique_ptr<Generation> generation_;
 
  private:
-  absl::Status Submit(const std::shared_ptr<const Caller>& caller,
-                      const v1::GenerateRequest& request, bool stream) {
-    ASSIGN_OR_RETURN(ValidRequest valid, MakeRequest(server_, call_, caller, request, stream));
+  absl::Status Submit(const v1::GenerateRequest& request, bool stream) {
+    ASSIGN_OR_RETURN(ValidRequest valid, MakeRequest(server_, call_, request, stream, arrival_));
     tokens_only_ = request.output().tokens_only();
     tokenizer_ = valid.model().tokenizer.get();
-    request_id_ = valid.request_id();
     model_id_ = valid.model().id;
     service_tier_ = valid.service_tier();
     ASSIGN_OR_RETURN(generation_, Generation::Start(std::move(valid), server_, "grpc",
@@ -152,7 +193,7 @@ class StreamCall final : public GenerateCall,
  public:
   StreamCall(GrpcCallContext& context, grpc::CallbackServerContext& call,
              const v1::GenerateRequest& request)
-      : GenerateCall(context, call, "GenerateStream") {
+      : GenerateCall(context, "GenerateStream", call, request) {
     if (const absl::Status status = Start(request, /*stream=*/true); !status.ok()) {
       End(status);
     } else {
@@ -240,7 +281,7 @@ class StreamCall final : public GenerateCall,
 
   v1::GenerateStreamResponse& NewMessage(uint32_t choice) {
     v1::GenerateStreamResponse& message = outgoing_.Add();
-    message.set_request_id(request_id_);
+    message.set_request_id(arrival_.request_id);
     message.set_index(choice);
     return message;
   }
@@ -268,7 +309,7 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
  public:
   UnaryCall(GrpcCallContext& context, grpc::CallbackServerContext& call,
             const v1::GenerateRequest& request, v1::GenerateResponse& response)
-      : GenerateCall(context, call, "Generate"), response_(response) {
+      : GenerateCall(context, "Generate", call, request), response_(response) {
     if (const absl::Status status = Start(request, /*stream=*/false); !status.ok()) {
       End(status);
       return;
@@ -314,7 +355,7 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
     for (;;) {
       switch (generation_->Pull(*this, kTokensPerPull)) {
         case Generation::Progress::kDone:
-          response_.set_request_id(request_id_);
+          response_.set_request_id(arrival_.request_id);
           response_.set_model(model_id_);
           response_.set_service_tier(service_tier_);
           FillUsage(generation_->usage(), *response_.mutable_usage());

@@ -9,13 +9,16 @@
 #include <sstream>
 #include <utility>
 
+#include "base/log.h"
 #include "base/status.h"
+#include "server/grpc/grpc_acceptor.h"
 #include "server/grpc/inference_service.h"
 #include "server/grpc/stream_worker.h"
 
 namespace reticle::server {
 namespace {
 
+constexpr std::chrono::milliseconds kFarewell{500};
 constexpr char kServiceName[] = "reticle.v1.InferenceService";
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -51,6 +54,7 @@ struct GrpcServer::Impl {
     }
   }
   ~Impl() {
+    acceptor.reset();
     server.reset();
     if (loops != nullptr) loops->Detach(worker);
   }
@@ -61,7 +65,8 @@ struct GrpcServer::Impl {
   InferenceService service;
   std::string host;
   int port = 0;
-  std::unique_ptr<grpc::Server> server;  // last: its calls use the rest
+  std::unique_ptr<grpc::Server> server;  // its calls use the rest
+  std::unique_ptr<GrpcAcceptor> acceptor;
 };
 
 GrpcServer::GrpcServer() = default;
@@ -75,38 +80,53 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  ASSIGN_OR_RETURN(ListenSocket socket, ListenSocket::Open(options.listen));
+  impl.host = options.listen.host;
+  impl.port = socket.port();
   grpc::ServerBuilder builder;
-  // Without this a second server on the same port would quietly share its connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
-  builder.AddListeningPort(options.address, credentials, &impl.port);
+  // The socket is ours, so that it can be inherited and handed over.
+  auto connections = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials);
   builder.RegisterService(&impl.service);
   impl.server = builder.BuildAndStart();
-  if (impl.server == nullptr || impl.port == 0) {
-    return UnavailableError("grpc: cannot listen on %s", options.address);
-  }
-  impl.host = options.address.substr(0, options.address.rfind(':'));
-  started->SetServing(false);
+  if (impl.server == nullptr) return UnavailableError("grpc: the server does not start");
+  impl.acceptor = std::make_unique<GrpcAcceptor>(std::move(socket), std::move(connections));
+  started->OnServing(false);
+  const bool shared = options.listen.reuse_port || options.listen.inherited_fd >= 0;
+  if (!shared) RETURN_IF_ERROR(impl.acceptor->Start());
   return started;
 }
 
 GrpcServer::~GrpcServer() {
   if (impl_ == nullptr || impl_->server == nullptr) return;
-  impl_->server->Shutdown(std::chrono::system_clock::now());
+  impl_->acceptor.reset();
+  // Clients are told to go elsewhere; calls that came in this moment end.
+  impl_->server->Shutdown(std::chrono::system_clock::now() + kFarewell);
   impl_->server->Wait();
 }
 
-std::string GrpcServer::address() const { return impl_->host + ":" + std::to_string(impl_->port); }
+std::string GrpcServer::address() const {
+  const bool v6 = impl_->host.find(':') != std::string::npos;
+  return (v6 ? "[" + impl_->host + "]" : impl_->host) + ":" + std::to_string(impl_->port);
+}
 
-void GrpcServer::SetServing(bool serving) {
+void GrpcServer::OnServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = impl_->server->GetHealthCheckService();
   health->SetServingStatus(serving);  // the server as a whole
   health->SetServingStatus(kServiceName, serving);
 }
 
-void GrpcServer::OnReady() { SetServing(true); }
+void GrpcServer::OnReady() {
+  if (const absl::Status status = impl_->acceptor->Start(); !status.ok()) {
+    LogError("gRPC: %s", status.message());
+  }
+  OnServing(true);
+}
 
-void GrpcServer::BeginDrain() { SetServing(false); }
+void GrpcServer::BeginDrain() { OnServing(false); }
+
+void GrpcServer::StopListening() { impl_->acceptor->Stop(); }
 
 int64_t GrpcServer::busy() const {
   return impl_->call_context.active_calls.load(std::memory_order_acquire);

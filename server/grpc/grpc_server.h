@@ -8,13 +8,15 @@
 
 #include "absl/status/statusor.h"
 #include "server/core/front.h"
+#include "server/core/listen_socket.h"
 #include "server/core/loop_task.h"
 #include "server/core/server_context.h"
 
 namespace reticle::server {
 
 struct GrpcServerOptions {
-  std::string address = "127.0.0.1:50051";  // HOST:PORT; port 0 picks a free one
+  // With reuse_port, or inherited, connections are accepted from OnReady on.
+  ListenOptions listen = {.port = 50051};
   // Largest message that is accepted, bytes.
   int max_message_bytes = 8 << 20;
   // PEM files; both or none. Empty: no TLS.
@@ -25,7 +27,7 @@ struct GrpcServerOptions {
   LoopHost* loops = nullptr;
 };
 
-// Health says SERVING between OnReady and BeginDrain. Thread-safe.
+// Health says what OnServing was told. Thread-safe.
 class GrpcServer final : public Front {
  public:
   // Listens at once. `context` must outlive the server. UNAVAILABLE when the address cannot be
@@ -40,12 +42,13 @@ class GrpcServer final : public Front {
   // "127.0.0.1:50051", with the port that was picked.
   std::string address() const override;
   void OnReady() override;
+  void OnServing(bool serving) override;
   void BeginDrain() override;
+  void StopListening() override;
   int64_t busy() const override;
 
  private:
   GrpcServer();
-  void SetServing(bool serving);
 
   struct Impl;
   std::unique_ptr<Impl> impl_;

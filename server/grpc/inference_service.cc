@@ -76,6 +76,7 @@ grpc::ServerUnaryReactor* Answer(ServerContext& server, grpc::CallbackServerCont
                                                         Response&),
                                  const Request& request, Response& response) {
   const int64_t start_ns = server.clock().NowNanos();
+  BeginTraceOf(server, call, TakeRequestId(MetadataOf(call, "x-request-id")));
   // Tokenising costs a turn of the caller's quota, as over HTTP.
   std::shared_ptr<const Caller> caller;
   const auto answer = [&]() -> absl::Status {

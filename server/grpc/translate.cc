@@ -130,10 +130,24 @@ absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
                                                        const grpc::CallbackServerContext& call) {
   Gate* const gate = server.options().gate;
   if (gate == nullptr) return nullptr;
+  return gate->Authenticate(MetadataOf(call, "authorization"));
+}
+
+std::string_view MetadataOf(const grpc::CallbackServerContext& call, const char* name) {
   const auto& metadata = call.client_metadata();
-  const auto found = metadata.find("authorization");
-  if (found == metadata.end()) return gate->Authenticate("");
-  return gate->Authenticate({found->second.data(), found->second.size()});
+  const auto found = metadata.find(name);
+  if (found == metadata.end()) return {};
+  return {found->second.data(), found->second.size()};
+}
+
+TraceContext BeginTraceOf(ServerContext& server, grpc::CallbackServerContext& call,
+                          const std::string& request_id) {
+  // Two of them say nothing.
+  const bool one = call.client_metadata().count("traceparent") == 1;
+  const TraceContext trace = server.Trace(one ? MetadataOf(call, "traceparent") : "");
+  call.AddInitialMetadata("traceparent", trace.Traceparent());
+  if (!request_id.empty()) call.AddInitialMetadata("x-request-id", request_id);
+  return trace;
 }
 
 }  // namespace reticle::server

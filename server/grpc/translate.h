@@ -5,6 +5,8 @@
 #include <grpcpp/server_context.h>
 
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,6 +15,7 @@
 #include "server/core/generate_params.h"
 #include "server/core/generation.h"
 #include "server/core/server_context.h"
+#include "server/core/trace_context.h"
 #include "tokenizer/tokenizer.h"
 
 namespace reticle::server {
@@ -28,6 +31,12 @@ v1::FinishReason ToFinishReason(Outcome outcome);
 // The caller behind a call's "authorization" metadata; null without accounts.
 absl::StatusOr<std::shared_ptr<const Caller>> CallerOf(ServerContext& server,
                                                        const grpc::CallbackServerContext& call);
+// The first value of a call's metadata; empty: none. Valid as long as the call.
+std::string_view MetadataOf(const grpc::CallbackServerContext& call, const char* name);
+// The trace of a call, which is told to the client as initial metadata, with the request's id
+// unless that is empty. Before anything is sent.
+TraceContext BeginTraceOf(ServerContext& server, grpc::CallbackServerContext& call,
+                          const std::string& request_id);
 
 }  // namespace reticle::server
 

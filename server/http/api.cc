@@ -45,7 +45,7 @@ class ReplyTask : public Task {
       waker();
     });
     if (!posted) {
-      state_->reply = ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      state_->reply = ResourceExhaustedError("too many requests of this kind are waiting");
       state_->done = true;
     }
   }
@@ -462,7 +462,8 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
     case Endpoint::kReady:
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
-      return reply([&] { return Metrics(context_); });
+      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); },
+                                         /*offload=*/true, scrapes_, std::move(waker));
     case Endpoint::kWeb:
       return std::make_unique<WebTask>(web::AnswerWebRequest(
           *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));

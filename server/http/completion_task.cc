@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "server/core/error.h"
 #include "server/core/generation.h"
+#include "server/core/request_summary.h"
 #include "server/http/completion_format.h"
 #include "server/http/request_json.h"
 #include "server/http/taalas_json.h"
@@ -55,9 +56,10 @@ void SendError(Dialect dialect, ResponseWriter& writer, const absl::Status& stat
   writer.SendError(status);
 }
 
-absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
+// Fills `prepared.body`; the model that it asks for.
+absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(Dialect dialect, const HttpRequest& http,
+                                                       ServerContext& context, Prepared& prepared) {
   RETURN_IF_ERROR(context.CheckAdmission());
-  Prepared prepared;
   ASSIGN_OR_RETURN(prepared.body, ParseForCaller(dialect, http, context));
   GenerateParams& params = prepared.body.params;
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model,
@@ -74,10 +76,21 @@ absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerConte
     }
     params.timeout_ms = timeout;
   }
+  return model;
+}
+
+absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
+  Prepared prepared;
+  absl::StatusOr<std::shared_ptr<const ModelEntry>> model = Read(dialect, http, context, prepared);
+  if (!model.ok()) {
+    context.NoteRefusal(http.caller.get(), model.status());
+    return model.status();
+  }
+  GenerateParams& params = prepared.body.params;
   params.arrival_ns = http.arrival_ns;
   params.request_id = http.request_id;
   ASSIGN_OR_RETURN(ValidRequest request,
-                   Admit(std::move(params), std::move(model), http.caller, context));
+                   Admit(std::move(params), *std::move(model), http.caller, context));
   prepared.request.emplace(std::move(request));
   return prepared;
 }
@@ -116,6 +129,7 @@ class CompletionTask : public Task, private ChunkSink {
     if (!posted) {
       preparation_->result =
           ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      context.NoteRefusal(preparation_->http.caller.get(), preparation_->result.status());
       preparation_->done.store(true, std::memory_order_release);
     }
   }
@@ -128,12 +142,18 @@ class CompletionTask : public Task, private ChunkSink {
     if (generation_ != nullptr) generation_->OnHandedOver(now_ns);
   }
   bool abandon_on_disconnect() const override { return true; }
+  void Describe(bool prompt, RequestSummary& summary) const override {
+    summary.generation = true;
+    summary.error = refusal_;
+    if (generation_ != nullptr) generation_->Describe(prompt, summary);
+  }
 
   Progress Produce(ResponseWriter& writer, size_t budget) override {
     if (preparation_ != nullptr) {
       if (!preparation_->done.load(std::memory_order_acquire)) return Progress::kWaiting;
       if (absl::Status status = Begin(); !status.ok()) {
         SendError(dialect_, writer, status);
+        refusal_ = std::move(status);
         return Progress::kDone;
       }
     }
@@ -222,6 +242,7 @@ class CompletionTask : public Task, private ChunkSink {
   std::shared_ptr<Preparation> preparation_;  // until the generation has begun
   std::unique_ptr<CompletionFormat> format_;
   std::unique_ptr<Generation> generation_;
+  absl::Status refusal_;              // why it never began
   ResponseWriter* writer_ = nullptr;  // during Produce
   bool in_chunk_ = false;
 };

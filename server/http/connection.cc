@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
-#include <random>
 #include <utility>
 
 #include "base/log.h"
+#include "base/retry_after.h"
 #include "base/status.h"
 #include "server/core/error.h"
+#include "server/core/request_summary.h"
 #include "server/http/request_target.h"
 
 namespace reticle::server::http {
@@ -48,6 +49,11 @@ constexpr size_t kFirstInputBytes = 4096;
 constexpr size_t kBeyondBudgetBytes = size_t{48} << 10;
 // Of the buffers of a connection that waits for a request.
 constexpr size_t kKeptIdleBytes = 4096;
+// The status of a request whose client left before its reply was complete.
+constexpr int kClientGone = 499;
+constexpr int64_t kMemoryRetryNs = 1'000'000'000;
+// For the first request on a connection that was accepted by a server which now ends.
+constexpr int64_t kFirstWordsNs = 500'000'000;
 constexpr int64_t kLingerNs = 2'000'000'000;
 // Requests without a good key that a connection may send one after the other, and how long it waits
 // between further ones.
@@ -58,16 +64,9 @@ constexpr uint64_t kMaxSkippedBytes = uint64_t{64} << 10;
 
 std::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
-std::string RandomRequestId() {
-  thread_local std::mt19937_64 generator{std::random_device{}()};
-  return absl::StrFormat("%016x%016x", generator(), generator());
-}
-
-bool IsPlainId(std::string_view id) {
-  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.' || c == ':';
-  });
+// Two of them say nothing.
+std::string_view TraceparentOf(const beast_http::fields& head) {
+  return head.count("traceparent") == 1 ? View(head["traceparent"]) : "";
 }
 
 absl::Status ParserError(error_code error, const HttpOptions& options) {
@@ -173,10 +172,7 @@ void Connection::OnRead(error_code error, size_t bytes) {
   }
   if (error) {
     input_closed_ = true;
-    if (task_ != nullptr && task_->abandon_on_disconnect()) {
-      LogInfo("request %s: the client went away; cancelled", writer_.request_id());
-      return Close();
-    }
+    if (task_ != nullptr && task_->abandon_on_disconnect()) return Close();
     // A reset leaves nobody to answer to; after a mere end of input there may be.
     if (error != asio::error::eof) return Close();
   } else {
@@ -253,6 +249,14 @@ bool Connection::ParseRequest() {
       if (!AcceptHead()) return true;
       http.eager(true);
     }
+    if (http.is_header_done() && !TakeMemory(std::max<uint64_t>(http.content_length().value_or(0),
+                                                                http.get().body().size()))) {
+      Refuse(WithRetryAfter(UnavailableError("the bodies of the requests that are read now fill "
+                                             "the memory for them (%d bytes)",
+                                             shared_.options.max_request_memory),
+                            kMemoryRetryNs));
+      return true;
+    }
     if (used == 0 || input_begin_ == input_end_) break;
   }
   if (http.is_done()) {
@@ -294,6 +298,8 @@ bool Connection::AcceptHead() {
   terms.keep_alive = message.keep_alive() && !shared_.draining.load() && !input_closed_ && bare &&
                      skip_ <= kMaxSkippedBytes;
   terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  trace_ = shared_.context->Trace(TraceparentOf(message));
+  terms.traceparent = trace_.Traceparent();
   terms.headers = HeadersOf(View(message[beast_http::field::origin]));
   method_ = std::string(method);
   route_ = shared_.handler->Route(*path_);
@@ -334,8 +340,39 @@ void Connection::AnswerPreflight(std::string_view origin) {
   FinishExchange(writer_.status());
 }
 
-std::string Connection::TakeRequestId(std::string_view offered) const {
-  return IsPlainId(offered) ? std::string(offered) : RandomRequestId();
+bool Connection::TakeMemory(uint64_t bytes) {
+  const int64_t more = static_cast<int64_t>(bytes) - memory_;
+  if (more <= 0) return true;
+  const auto limit = static_cast<int64_t>(shared_.options.max_request_memory);
+  if (shared_.request_memory.fetch_add(more) + more > limit) {
+    shared_.request_memory.fetch_sub(more);
+    return false;
+  }
+  memory_ += more;
+  return true;
+}
+
+void Connection::GiveMemoryBack() {
+  shared_.request_memory.fetch_sub(memory_);
+  memory_ = 0;
+}
+
+void Connection::Tell(int status) {
+  RequestListener* const listener = shared_.context->options().listener;
+  if (listener == nullptr) return;
+  RequestSummary summary;
+  summary.front = shared_.options.front;
+  summary.method = method_;
+  summary.route = route_;
+  summary.request_id = writer_.request_id();
+  summary.trace = trace_;
+  summary.caller = caller_;
+  summary.status = status;
+  summary.failed = status >= 500 && status != 503;
+  summary.arrival_ns = arrival_ns_;
+  summary.end_ns = Now();
+  if (task_ != nullptr) task_->Describe(listener->wants_prompts(), summary);
+  listener->OnRequestOver(summary);
 }
 
 void Connection::Dispatch() {
@@ -350,6 +387,8 @@ void Connection::Dispatch() {
   terms.keep_alive =
       message.keep_alive() && !shared_.draining.load() && !input_closed_ && !unknown_coding;
   terms.request_id = TakeRequestId(View(message["x-request-id"]));
+  trace_ = shared_.context->Trace(TraceparentOf(message));
+  terms.traceparent = trace_.Traceparent();
   const std::string_view origin = View(message[beast_http::field::origin]);
   terms.headers = HeadersOf(origin);
   const bool preflight = message.method() == beast_http::verb::options && terms.headers &&
@@ -402,10 +441,14 @@ void Connection::Dispatch() {
 void Connection::Refuse(absl::Status error) {
   ReplyTerms terms;
   terms.keep_alive = false;
-  terms.request_id = RandomRequestId();
+  std::string_view offered_id, traceparent;
   if (parser_ != nullptr && parser_->http.is_header_done()) {
-    terms.request_id = TakeRequestId(View(parser_->http.get()["x-request-id"]));
+    offered_id = View(parser_->http.get()["x-request-id"]);
+    traceparent = TraceparentOf(parser_->http.get());
   }
+  terms.request_id = TakeRequestId(offered_id);
+  trace_ = shared_.context->Trace(traceparent);
+  terms.traceparent = trace_.Traceparent();
   parser_.reset();
   route_ = "unmatched";
   method_ = "-";
@@ -417,6 +460,8 @@ void Connection::Refuse(absl::Status error) {
 
 void Connection::FinishExchange(int status) {
   shared_.context->probe().OnHttpRequest(route_, method_, status, Now() - arrival_ns_);
+  Tell(status);
+  GiveMemoryBack();
   finished_task_ = std::move(task_);
   caller_.reset();
   if (!writer_.keep_alive() || shared_.draining.load()) close_after_ = true;
@@ -465,12 +510,7 @@ void Connection::OnAllWritten() {
   }
 }
 
-void Connection::OnWriteFailed() {
-  if (task_ != nullptr) {
-    LogInfo("request %s: the client went away; cancelled", writer_.request_id());
-  }
-  Close();
-}
+void Connection::OnWriteFailed() { Close(); }
 
 void Connection::OnWritten(error_code error, size_t bytes) {
   writing_ = false;
@@ -522,6 +562,7 @@ void Connection::Tick(int64_t now_ns) {
       break;
     case Phase::kHeader:
     case Phase::kBody: {
+      if (shared_.closing.load() && IsStale(now_ns)) return Close();
       const bool header = phase_ == Phase::kHeader;
       if (!passed(phase_since_ns_, header ? options.header_timeout_ms : options.body_timeout_ms)) {
         break;
@@ -541,8 +582,12 @@ void Connection::Tick(int64_t now_ns) {
   }
 }
 
+bool Connection::IsStale(int64_t now_ns) const {
+  return phase_ == Phase::kHeader && parser_ == nullptr && now_ns - phase_since_ns_ > kFirstWordsNs;
+}
+
 void Connection::OnDrain() {
-  const bool waits = phase_ == Phase::kIdle || (phase_ == Phase::kHeader && parser_ == nullptr);
+  const bool waits = phase_ == Phase::kIdle || IsStale(Now());
   if (waits && !writing_) Close();
 }
 
@@ -550,9 +595,11 @@ void Connection::Close() {
   if (closed_) return;
   closed_ = true;
   if (task_ != nullptr) {
-    shared_.context->probe().OnHttpRequest(route_, method_, 499, Now() - arrival_ns_);
+    shared_.context->probe().OnHttpRequest(route_, method_, kClientGone, Now() - arrival_ns_);
+    Tell(kClientGone);
     task_.reset();
   }
+  GiveMemoryBack();
   finished_task_.reset();
   SetBusy(false);
   wake_target_->connection = nullptr;

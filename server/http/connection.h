@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/core/trace_context.h"
 #include "server/http/client_address.h"
 #include "server/http/handler.h"
 #include "server/http/http_server.h"
@@ -30,8 +31,12 @@ struct ServerShared {
   ServerContext* context = nullptr;
   Handler* handler = nullptr;
   ProxyTrust proxies;
-  std::atomic<bool> draining{false};
+  std::atomic<uint32_t> max_connections{0};
+  std::atomic<int64_t> request_memory{0};  // bytes of request bodies, read or announced
+  std::atomic<bool> draining{false};       // each reply is the last of its connection
+  std::atomic<bool> closing{false};        // and nobody need wait for another request
   std::atomic<int64_t> open{0};
+  std::atomic<int64_t> adopting{0};  // accepted, on their way to their threads
   std::atomic<int64_t> busy{0};
 };
 
@@ -89,7 +94,8 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   void OnWake();
   // Applies time-outs.
   void Tick(int64_t now_ns);
-  // The server drains: closes the connection if it waits for a request.
+  // The server drains: closes the connection if it waits for another request, or has waited for its
+  // first one for a while.
   void OnDrain();
   void Close();
 
@@ -131,7 +137,14 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   void Enter(Phase phase);
   void SetBusy(bool busy);
   int64_t Now() const;
-  std::string TakeRequestId(std::string_view offered) const;
+  // Whether its client has connected and said nothing for longer than one that is about to.
+  bool IsStale(int64_t now_ns) const;
+  // Takes the request's body, as large as it is said to be or has become, from the memory that all
+  // requests have. False: there is not so much left.
+  bool TakeMemory(uint64_t bytes);
+  void GiveMemoryBack();
+  // To whoever writes logs and traces.
+  void Tell(int status);
 
   ServerShared& shared_;
   ConnectionHost& host_;
@@ -160,6 +173,8 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   int64_t phase_since_ns_ = 0;
   int64_t write_progress_ns_ = 0;
   int64_t arrival_ns_ = 0;
+  int64_t memory_ = 0;  // of ServerShared::request_memory
+  TraceContext trace_;
   std::string_view route_ = "unmatched";
   std::string method_;
   bool reading_ = false;

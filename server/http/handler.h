@@ -13,6 +13,10 @@
 #include "server/core/gate.h"
 #include "server/http/response_writer.h"
 
+namespace reticle::server {
+struct RequestSummary;
+}  // namespace reticle::server
+
 namespace reticle::server::http {
 
 struct HttpRequest {
@@ -51,6 +55,9 @@ class Task {
   virtual Progress Produce(ResponseWriter& writer, size_t budget) = 0;
   // All that was produced so far is the socket's, since `now_ns` on the server's clock.
   virtual void OnHandedOver(int64_t now_ns) {}
+  // Fills in what it knows of the request's fate, when that is over. A prompt is added only with
+  // `prompt`.
+  virtual void Describe(bool prompt, RequestSummary& summary) const {}
   // Whether the work is to be given up as soon as the client closes its side.
   virtual bool abandon_on_disconnect() const { return false; }
 };

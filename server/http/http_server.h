@@ -18,8 +18,12 @@ namespace reticle::server::http {
 struct HttpOptions {
   std::string host = "127.0.0.1";  // an address, or a name that resolves to one
   uint16_t port = 8080;            // 0: any free port
-  uint32_t io_threads = 1;         // each with its own event loop; connections stay on theirs
-  uint32_t worker_threads = 1;     // for long prompts
+  // Other processes may listen on the address too; this one begins to when it is ready (OnReady).
+  bool reuse_port = false;
+  // A listening socket that is used instead of host and port, likewise when it is ready; -1: none.
+  int inherited_fd = -1;
+  uint32_t io_threads = 1;      // each with its own event loop; connections stay on theirs
+  uint32_t worker_threads = 1;  // for long prompts
   uint32_t max_connections = 10000;
   size_t max_header_bytes = size_t{16} << 10;  // 431 beyond
   size_t max_body_bytes = size_t{8} << 20;     // 413 beyond
@@ -30,6 +34,8 @@ struct HttpOptions {
   int64_t write_timeout_ms = 30'000;  // without progress in writing: the client reads nothing
   // Formatted bytes that may wait for a slow client before its stream is held back.
   size_t max_unsent_bytes = size_t{64} << 10;
+  // Of the bodies of requests that are read or answered, all together; 503 beyond.
+  size_t max_request_memory = size_t{256} << 20;
   // Origins whose pages may call this server ("https://example.org", or "*" for all); none: CORS is
   // off.
   std::vector<std::string> cors_origins;
@@ -66,9 +72,16 @@ class HttpServer : public Front, public LoopHost {
 
   uint16_t port() const;
   std::string address() const override;
-  // From now on every reply is the last of its connection, and connections that wait between
-  // requests are closed. The listener stays open, so that health checks are answered.
+  void OnReady() override;
+  // From now on every reply is the last of its connection.
+  void AnnounceDrain() override;
+  // Connections that wait between requests are closed too. The listener stays open, so that health
+  // checks are answered.
   void BeginDrain() override;
+  void StopListening() override;
+  // Takes over what changed in the files of certificate and key, for connections to come.
+  absl::Status ReloadTls();
+  void SetMaxConnections(uint32_t limit);
   // Connections with a request that is not yet answered to the last byte.
   int64_t busy() const override;
   int64_t open_connections() const;

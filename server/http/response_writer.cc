@@ -49,6 +49,9 @@ void ResponseWriter::Head(int status, std::string_view content_type,
   AppendInt(buffer_, status);
   buffer_.append(" ").append(HttpReason(status)).append("\r\nDate: ").append(HttpDate());
   buffer_.append("\r\nServer: reticle\r\nx-request-id: ").append(terms_.request_id);
+  if (!terms_.traceparent.empty()) {
+    buffer_.append("\r\ntraceparent: ").append(terms_.traceparent);
+  }
   if (!content_type.empty()) buffer_.append("\r\nContent-Type: ").append(content_type);
   if (!terms_.keep_alive) {
     buffer_.append("\r\nConnection: close");

@@ -18,6 +18,7 @@ struct ReplyTerms {
   bool head = false;  // the body is announced but not sent
   bool keep_alive = true;
   std::string request_id;
+  std::string traceparent = {};  // W3C Trace Context; empty: none
   // Appends further header lines when the head is written; may be empty.
   std::function<void(std::string&)> headers = {};
 };

@@ -99,13 +99,18 @@ struct TlsContext::Impl {
   asio::ssl::context context{asio::ssl::context::tls_server};
 };
 
-TlsContext::TlsContext() : impl_(std::make_unique<Impl>()) {}
 TlsContext::~TlsContext() = default;
 
 absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(const std::string& cert_file,
                                                                const std::string& key_file) {
   std::unique_ptr<TlsContext> tls(new TlsContext);
-  asio::ssl::context& context = tls->impl_->context;
+  RETURN_IF_ERROR(tls->Reload(cert_file, key_file));
+  return tls;
+}
+
+absl::Status TlsContext::Reload(const std::string& cert_file, const std::string& key_file) {
+  auto made = std::make_shared<Impl>();
+  asio::ssl::context& context = made->context;
   error_code error;
   context.set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_sslv2 |
                           asio::ssl::context::no_sslv3 | asio::ssl::context::no_tlsv1 |
@@ -116,12 +121,19 @@ absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(const std::string
   if (error) return InvalidArgumentError("TLS certificate %s: %s", cert_file, error.message());
   context.use_private_key_file(key_file, asio::ssl::context::pem, error);
   if (error) return InvalidArgumentError("TLS key %s: %s", key_file, error.message());
-  return tls;
+  MutexLock lock(mutex_);
+  impl_ = std::move(made);
+  return absl::OkStatus();
+}
+
+std::shared_ptr<TlsContext::Impl> TlsContext::impl() const {
+  MutexLock lock(mutex_);
+  return impl_;
 }
 
 std::unique_ptr<Transport> MakeTransport(asio::ip::tcp::socket socket, TlsContext* tls) {
   if (tls == nullptr) return std::make_unique<TcpTransport>(std::move(socket));
-  return std::make_unique<TlsTransport>(std::move(socket), tls->impl().context);
+  return std::make_unique<TlsTransport>(std::move(socket), tls->impl()->context);
 }
 
 }  // namespace reticle::server::http

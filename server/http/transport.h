@@ -11,6 +11,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
+#include "base/thread_annotations.h"
 
 namespace reticle::server::http {
 
@@ -48,12 +50,16 @@ class TlsContext {
   static absl::StatusOr<std::unique_ptr<TlsContext>> Create(const std::string& cert_file,
                                                             const std::string& key_file);
   ~TlsContext();
+  // Reads the files again, for connections to come; on an error nothing changes. Thread-safe.
+  absl::Status Reload(const std::string& cert_file, const std::string& key_file);
   struct Impl;
-  Impl& impl() { return *impl_; }
+  // What connections that begin now use.
+  std::shared_ptr<Impl> impl() const;
 
  private:
-  TlsContext();
-  std::unique_ptr<Impl> impl_;
+  TlsContext() = default;
+  mutable Mutex mutex_;
+  std::shared_ptr<Impl> impl_ RETICLE_GUARDED_BY(mutex_);
 };
 
 // `tls` may be null: a plain socket. It must outlive the transport.

@@ -85,7 +85,8 @@ Accounts::Accounts(AccountsOptions options, Clock& clock, ServerProbe& probe)
       clock_(clock),
       probe_(probe),
       applications_(options_.applications_per_hour, clock),
-      claims_(options_.applications_per_hour * 10, clock) {}
+      claims_(options_.applications_per_hour * 10, clock),
+      tiers_(options_.tiers) {}
 
 absl::StatusOr<std::unique_ptr<Accounts>> Accounts::Open(AccountsOptions options, Clock& clock,
                                                          ServerProbe* probe) {
@@ -161,13 +162,27 @@ void Accounts::TellStore(const absl::Status& status) {
   }
 }
 
+TierTable Accounts::tiers() const {
+  MutexLock lock(keys_mutex_);
+  return tiers_;
+}
+
+absl::Status Accounts::SetTiers(const TierTable& tiers) {
+  return OnStore([&](AccountStore&) {
+    MutexLock lock(keys_mutex_);
+    tiers_ = tiers;
+    seen_version_ = 0;
+    return absl::OkStatus();
+  });
+}
+
 absl::Status Accounts::Reload() {
+  const TierTable tiers = this->tiers();
   ASSIGN_OR_RETURN(const std::vector<KeyRecord> records, store_->KeysSince(seen_version_));
   for (const KeyRecord& record : records) {
     seen_version_ = std::max(seen_version_, record.version);
     const absl::StatusOr<KeyDigest> digest = DigestFromHex(record.digest);
-    absl::StatusOr<TierLimits> limits =
-        EffectiveLimits(options_.tiers, record.tier, record.overrides);
+    absl::StatusOr<TierLimits> limits = EffectiveLimits(tiers, record.tier, record.overrides);
     if (!digest.ok() || !limits.ok()) {
       LogWarning("accounts: key %s is stored badly and not accepted", record.id);
       continue;

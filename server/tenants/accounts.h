@@ -78,7 +78,10 @@ class Accounts : public Gate {
   // operator's commands. Not from an I/O thread.
   absl::Status OnStore(std::function<absl::Status(AccountStore&)> work);
   int64_t now() const { return options_.unix_seconds(); }
-  const TierTable& tiers() const { return options_.tiers; }
+  TierTable tiers() const;
+  // Other limits for the tiers, in force for requests to come when it returns; also reads the keys
+  // again. Not from an I/O thread.
+  absl::Status SetTiers(const TierTable& tiers);
   // Keys that are good now.
   size_t known_keys() const;
 
@@ -115,6 +118,7 @@ class Accounts : public Gate {
   AddressLimiter claims_;
 
   mutable Mutex keys_mutex_;
+  TierTable tiers_ RETICLE_GUARDED_BY(keys_mutex_);
   absl::flat_hash_map<KeyDigest, std::shared_ptr<const Account>, DigestHash, KeyDigestEqual> keys_
       RETICLE_GUARDED_BY(keys_mutex_);
 

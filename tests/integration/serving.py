@@ -20,7 +20,9 @@ class Server:
 
     def __init__(self, *arguments, wait=True, fake=True):
         self.folder = tempfile.TemporaryDirectory()
-        command = [os.environ["RETICLE"], "serve", "--http", "0"]
+        command = [os.environ["RETICLE"], "serve"]
+        if "--http" not in arguments:
+            command += ["--http", "0"]
         if "--grpc" not in arguments:
             command += ["--grpc", "none"]
         if fake:
