@@ -255,6 +255,9 @@ int Run(int socket) {
       *memory, parts->capabilities,
       seed == nullptr ? static_cast<uint64_t>(getpid()) : std::strtoull(seed, nullptr, 10));
   pollfd end{host.get(), POLLIN, 0};
+  // Nobody is lied to who has not asked for anything.
+  while ((*memory)->registers().submission_tail.load() == 0 && poll(&end, 1, 1) == 0) {
+  }
   while (card.Step() && poll(&end, 1, 0) == 0) {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = write(greeting->fds[0].get(), &one, sizeof(one));

@@ -105,7 +105,7 @@ TEST_F(EvilCardTest, NothingThatACardSaysIsBelieved) {
   uint64_t tokens = 0;
   for (int seed = 1; seed <= kSeeds && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
-    Open(seed);
+    ASSERT_NO_FATAL_FAILURE(Open(seed));
     bool works = true;
     for (int i = 0; i < kPolls && works; ++i) {
       if (i % 20 == 0) works = Begin();
