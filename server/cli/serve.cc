@@ -177,6 +177,7 @@ absl::Status Process::Open() {
 absl::Status Process::Load() {
   absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = absl::UnknownError("not loaded");
   std::atomic<bool> load_done{false};
+  bool reload = false;
   std::thread loader([&] {
     loaded = LoadedModel::Load(options_, parts_.devices, Clock::Monotonic(), parts_.add_engine,
                                context_->models(), http_.get());
@@ -186,6 +187,7 @@ absl::Status Process::Load() {
     const Control::Event event = control_.Wait(kPollMs);
     // Nothing can be lost yet, and loading cannot be interrupted.
     if (event == Control::Event::kTerminate || event == Control::Event::kInterrupt) Leave(0);
+    reload |= event == Control::Event::kReload;
   }
   loader.join();
   RETURN_IF_ERROR(loaded.status());
@@ -212,6 +214,7 @@ absl::Status Process::Load() {
   std::printf("Model %s\n", model_->Describe().c_str());
   PrintInvitation(http_.get(), grpc_.get(), model_->id());
   NotifyServiceManager("READY=1\nSTATUS=serving " + model_->id());
+  if (reload) Reload().IgnoreError();
   return absl::OkStatus();
 }
 
