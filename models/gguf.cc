@@ -414,6 +414,10 @@ const GgufTensor* GgufFile::FindTensor(std::string_view name) const {
   return FindByName(impl_->tensors, impl_->tensor_order, TensorName, name);
 }
 
+void GgufFile::ReleasePages() const {
+  if (impl_->map != nullptr) madvise(impl_->map, impl_->bytes.size(), MADV_DONTNEED);
+}
+
 absl::StatusOr<std::string> GgufFile::ContentHash() const {
   std::call_once(impl_->hash_once, [this] { impl_->hash = Sha256Hex(impl_->bytes); });
   return impl_->hash;

@@ -80,6 +80,11 @@ class GgufFile {
   // The tensor of that name, or nullptr.
   const GgufTensor* FindTensor(std::string_view name) const;
 
+  // Gives back the memory that the map's pages take in this process; they come again from the page
+  // cache, or the disk, when they are read. Does nothing for bytes in memory. Any thread at any
+  // time.
+  void ReleasePages() const;
+
   // SHA-256 over the whole file, in lower-case hex: the model's identity. Reads every byte, so it
   // takes as long as the disk needs; computed once, at the first call.
   absl::StatusOr<std::string> ContentHash() const;

@@ -187,6 +187,11 @@ absl::StatusOr<std::vector<std::byte>> GgufWriter::Header() const {
   return header;
 }
 
+absl::StatusOr<uint64_t> GgufWriter::FileBytes() const {
+  ASSIGN_OR_RETURN(const std::vector<std::byte> header, Header());
+  return header.size() + AlignUp(data_size_, alignment_);
+}
+
 absl::Status GgufWriter::Write(const Sink& sink) const {
   ASSIGN_OR_RETURN(const std::vector<std::byte> header, Header());
   RETURN_IF_ERROR(sink(header));
@@ -242,7 +247,7 @@ absl::Status GgufWriter::WriteFileWith(const std::string& path, bool sparse) con
     if (!sparse) return Write(sink);
     ASSIGN_OR_RETURN(const std::vector<std::byte> header, Header());
     RETURN_IF_ERROR(sink(header));
-    const uint64_t size = header.size() + AlignUp(data_size_, alignment_);
+    ASSIGN_OR_RETURN(const uint64_t size, FileBytes());
     if (std::fflush(file.get()) != 0 ||
         ftruncate(fileno(file.get()), static_cast<off_t>(size)) != 0) {
       return FileError(partial, "extended");

@@ -71,6 +71,8 @@ class GgufWriter {
   // The first error of an Add so far.
   const absl::Status& status() const { return status_; }
 
+  // Bytes of the file that would be written.
+  absl::StatusOr<uint64_t> FileBytes() const;
   // Writes the whole file to `sink`. INTERNAL when a producer gives more or fewer bytes than its
   // tensor has; else the first error of an Add, a producer or the sink.
   absl::Status Write(const Sink& sink) const;

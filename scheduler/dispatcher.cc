@@ -83,6 +83,10 @@ Dispatcher::Dispatcher(std::vector<Engine*> engines)
     if (caps.max_top_k != 0) {
       all.max_top_k = all.max_top_k == 0 ? caps.max_top_k : std::min(all.max_top_k, caps.max_top_k);
     }
+    if (caps.default_top_k != 0) {
+      all.default_top_k = all.default_top_k == 0 ? caps.default_top_k
+                                                 : std::min(all.default_top_k, caps.default_top_k);
+    }
     all.max_logprobs = std::min(all.max_logprobs, caps.max_logprobs);
     all.max_stop_ids = std::min(all.max_stop_ids, caps.max_stop_ids);
     all.max_sequences += caps.max_sequences;

@@ -16,8 +16,6 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
-// When to ask again a queue that is full and has not moved yet.
-constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 constexpr int64_t kSwapsPerTurn = 20;
 constexpr int64_t kShortestTurnNs = 20'000'000;
 
@@ -131,15 +129,19 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
   if (!shed_first) waiting -= shed_first_count_.load(std::memory_order_relaxed);
   const uint32_t limit = shed_first ? std::max(options_.max_waiting / 2, 1u) : options_.max_waiting;
-  if (waiting + count > limit) {
-    // As many as are too many must be admitted first.
-    const int64_t interval_ns = admission_interval_ns_.load(std::memory_order_relaxed);
-    const int64_t wait_ns =
-        interval_ns == 0 ? kUnknownWaitNs : interval_ns * (waiting + count - limit);
+  if (count > limit) {
+    return InvalidArgumentError("the request asks for %u sequences; at most %u may wait", count,
+                                limit);
+  }
+  AppointmentBook& book = appointments_[shed_first ? 1 : 0];
+  if (waiting + count <= limit) {
+    book.OnRoom();
+  } else if (const int64_t now_ns = clock_.NowNanos();
+             waiting + count > 2 * limit || !book.Redeem(request.tenant, now_ns)) {
     return WithRetryAfter(
         ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
                                waiting, count, limit),
-        wait_ns);
+        book.Book(request.tenant, waiting + count - limit, paces_[shed_first ? 1 : 0], now_ns));
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);

@@ -21,6 +21,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "base/mutex.h"
 #include "scheduler/adapter_policy.h"
+#include "scheduler/appointments.h"
 #include "scheduler/device_clock.h"
 #include "scheduler/engine.h"
 #include "scheduler/engine_signal.h"
@@ -169,8 +170,8 @@ struct Engine::Impl {
   std::atomic<uint64_t> current_adapter_{0};
   std::atomic<uint32_t> alive_{0};  // sequences submitted and not gone
   std::atomic<uint32_t> waiting_count_{0};
-  std::atomic<uint32_t> shed_first_count_{0};      // of these, of shed_priority or worse
-  std::atomic<int64_t> admission_interval_ns_{0};  // the longest of late; 0: none yet
+  std::atomic<uint32_t> shed_first_count_{0};  // of these, of shed_priority or worse
+  std::array<AdmissionPace, 2> paces_;         // of better priorities, and of those
   std::atomic<uint32_t> gauge_running_{0};
   std::atomic<uint32_t> gauge_used_{0};
   mutable Mutex mutex_;
@@ -178,6 +179,7 @@ struct Engine::Impl {
   std::vector<absl::Status> rejections_ RETICLE_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> controls_ RETICLE_GUARDED_BY(mutex_);
   std::vector<Displaced> adopted_ RETICLE_GUARDED_BY(mutex_);
+  std::array<AppointmentBook, 2> appointments_ RETICLE_GUARDED_BY(mutex_);  // as paces_
   struct Adapter {
     std::string path;
     float scale = 1;
@@ -189,9 +191,6 @@ struct Engine::Impl {
   int64_t now_ns_ = 0;
   DeviceClock device_clock_;
   bool owed_ = false;  // the device owed completions before the last plan
-  int64_t last_admission_ns_ = 0;
-  std::array<int64_t, 16> admission_gaps_ns_{};  // of the last ones
-  size_t next_gap_ = 0;
   bool dirty_ = true;  // a new plan may differ from "nothing"
   uint64_t next_id_ = 1;
   uint64_t next_device_id_ = 1;

@@ -238,14 +238,8 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
     sequence->tokens.assign(prompt.begin(), prompt.end());
   }
   if (sequence->admitted_ns < 0) {
-    admission_gaps_ns_[next_gap_++ % admission_gaps_ns_.size()] =
-        now_ns_ - std::max(last_admission_ns_, sequence->request().arrival_ns);
-    // Sequences tend to be admitted in bursts: whoever waits has to wait for the next one.
-    admission_interval_ns_.store(
-        std::max<int64_t>(*std::max_element(admission_gaps_ns_.begin(), admission_gaps_ns_.end()),
-                          1),
-        std::memory_order_relaxed);
-    last_admission_ns_ = now_ns_;
+    const bool shed_first = sequence->request().priority >= options_.shed_priority;
+    paces_[shed_first ? 1 : 0].OnAdmitted(sequence->request().arrival_ns, now_ns_);
     sequence->account->served +=
         kInputWeight *
         (sequence->prompt_tokens() - std::min(sequence->positions, sequence->prompt_tokens()));

@@ -3,10 +3,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "scheduler/engine.h"
-#include "server/bench/serve_bench.h"
+#include "server/cli/bench.h"
 #include "server/cli/built_in_devices.h"
 #include "server/cli/card.h"
 #include "server/cli/chat.h"
@@ -15,11 +16,16 @@
 #include "server/cli/drain.h"
 #include "server/cli/keys.h"
 #include "server/cli/load.h"
+#include "server/cli/plan.h"
 #include "server/cli/serve.h"
 #include "server/cli/serve_options.h"
 #include "server/cli/tapeout.h"
 #include "server/grpc/grpc_server.h"
+#include "server/metrics/buckets.h"
+#include "server/metrics/certificate.h"
+#include "server/metrics/metric.h"
 #include "server/metrics/metrics_exporter.h"
+#include "server/tenants/tier.h"
 
 namespace {
 
@@ -30,7 +36,23 @@ int RunServe(const std::vector<std::string>& arguments) {
     std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
     return exit->status;
   }
-  reticle::server::MetricsExporter metrics(RETICLE_VERSION);
+  auto buckets = reticle::server::Buckets::Create(options.metrics_buckets);
+  if (!buckets.ok()) {
+    std::fprintf(stderr, "reticle serve: %s\n", std::string(buckets.status().message()).c_str());
+    return 1;
+  }
+  reticle::server::MetricsExporter metrics(RETICLE_VERSION, *std::move(buckets));
+  static constexpr std::string_view kNoTier[] = {"none"};
+  if (options.tenants) {
+    metrics.ExpectTiers(reticle::server::tenants::kTierNames);
+  } else {
+    metrics.ExpectTiers(kNoTier);
+  }
+  if (!options.http_options.tls_cert.empty()) {
+    // A file that is no certificate is refused by the listener.
+    const auto expiry = reticle::server::CertificateExpiry(options.http_options.tls_cert);
+    if (expiry.ok()) metrics.SetCertificateExpiry(*expiry);
+  }
   std::vector<reticle::server::EngineMetrics*> engines;
 
   cli::ServeParts parts;
@@ -105,6 +127,18 @@ int RunTapeout(const std::vector<std::string>& arguments) {
   return cli::RunTapeout(command);
 }
 
+// Prints what docs/metrics.md says of every metric.
+int RunMetrics(const std::vector<std::string>& arguments) {
+  if (!arguments.empty()) {
+    const bool help = arguments.front() == "--help" || arguments.front() == "-h";
+    std::fputs("Usage: reticle metrics\n\nPrints the metrics that serve exports, as Markdown.\n",
+               help ? stdout : stderr);
+    return help ? 0 : 2;
+  }
+  std::fputs(reticle::server::CatalogueMarkdown().c_str(), stdout);
+  return 0;
+}
+
 int RunLoad(const std::vector<std::string>& arguments) {
   return reticle::server::cli::RunLoad(arguments, RETICLE_VERSION);
 }
@@ -122,11 +156,14 @@ constexpr Command kCommands[] = {
     {"chat", "talk with a served model in the terminal", RunChat},
     {"devices", "list and describe device profiles", reticle::server::cli::RunDevices},
     {"compare", "compare device profiles on a workload", reticle::server::cli::Compare},
+    {"plan", "say how many cards some traffic needs", reticle::server::cli::RunPlan},
     {"card", "run an emulated card as a process of its own", reticle::server::cli::RunCard},
     {"drain", "ask a running server to drain", reticle::server::cli::RunDrain},
     {"keys", "administer accounts and keys", reticle::server::cli::RunKeys},
     {"load", "put load on a server and measure it", RunLoad},
-    {"bench", "measure the server's own cost", reticle::server::bench::RunBench},
+    {"metrics", "list the metrics that serve exports", RunMetrics},
+    {"bench", "measure the server's own cost, and models on the CPU",
+     reticle::server::cli::RunBench},
 };
 
 std::string Usage() {

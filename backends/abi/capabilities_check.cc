@@ -72,6 +72,11 @@ absl::Status CheckCapabilities(const reticle_capabilities& caps) {
   if (caps.max_top_k > caps.vocab_size) {
     return InternalError("max_top_k is %u; the vocabulary has %u", caps.max_top_k, caps.vocab_size);
   }
+  const uint32_t most = caps.max_top_k > 0 ? caps.max_top_k : caps.vocab_size;
+  if (caps.default_top_k > most) {
+    return InternalError("default_top_k is %u; the device takes at most %u", caps.default_top_k,
+                         most);
+  }
   const uint64_t with_logprobs = RETICLE_FEATURE_LOGPROBS | RETICLE_FEATURE_PROMPT_LOGPROBS;
   if ((caps.features & with_logprobs) != 0 && caps.max_logprobs == 0) {
     return InternalError("max_logprobs is 0 although features offer log-probabilities");

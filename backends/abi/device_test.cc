@@ -115,7 +115,7 @@ TEST_F(DeviceTest, ATableIsCheckedBeforeAnyCall) {
   api.abi_minor = 5;
   absl::Status status = Driver::FromApi(&api).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("2.5, this host 1.0"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("2.5, this host 1.1"));
 
   api = kApi;
   api.struct_size = offsetof(reticle_device_api, reset);
@@ -164,12 +164,12 @@ TEST_F(DeviceTest, LoadSaysWhatIsWrongWithAFile) {
   status = load(BROKEN_REFUSES_PATH);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(status.message()), HasSubstr(BROKEN_REFUSES_PATH));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("1.0"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1.1"));
   status = load(BROKEN_OTHER_MAJOR_PATH);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(status.message()), HasSubstr(BROKEN_OTHER_MAJOR_PATH));
   EXPECT_THAT(std::string(status.message()), HasSubstr("99.7"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("1.0"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1.1"));
 }
 
 // ---- Device ----
@@ -206,6 +206,12 @@ TEST_F(DeviceTest, RefusesInsaneCapabilitiesAndCloses) {
       {"kv_token_capacity", [](auto& c) { c.kv_token_capacity = 33; }},
       {"kv_block_count", [](auto& c) { c.kv_block_count = 0; }},
       {"max_top_k", [](auto& c) { c.max_top_k = 11; }},
+      {"default_top_k", [](auto& c) { c.default_top_k = 11; }},
+      {"default_top_k",
+       [](auto& c) {
+         c.max_top_k = 5;
+         c.default_top_k = 6;
+       }},
       {"max_logprobs", [](auto& c) { c.features = RETICLE_FEATURE_LOGPROBS; }},
       {"max_adapters", [](auto& c) { c.features = RETICLE_FEATURE_ADAPTERS; }},
       {"event_fd", [](auto& c) { c.event_fd = -2; }},

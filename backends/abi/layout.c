@@ -62,7 +62,7 @@ AT(reticle_capabilities, max_stop_ids, 408);
 AT(reticle_capabilities, max_adapters, 412);
 AT(reticle_capabilities, adapter_swap_ns, 416);
 AT(reticle_capabilities, event_fd, 424);
-AT(reticle_capabilities, reserved, 428);
+AT(reticle_capabilities, default_top_k, 428);
 SIZE(reticle_capabilities, 432);
 
 AT(reticle_logit_bias, token, 0);

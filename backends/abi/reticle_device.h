@@ -64,7 +64,7 @@ extern "C" {
 #endif
 
 #define RETICLE_DEVICE_ABI_MAJOR 1u
-#define RETICLE_DEVICE_ABI_MINOR 0u
+#define RETICLE_DEVICE_ABI_MINOR 1u
 
 /* ==== Status ==== */
 
@@ -209,7 +209,9 @@ typedef struct reticle_capabilities {
   /* A descriptor that becomes readable (eventfd semantics) after arm() when a completion is there;
    * -1: poll only. Owned by the driver, valid until close. */
   int32_t event_fd;
-  uint32_t reserved; /* 0 */
+  /* The top_k with which the device is at its fastest: a host uses it for requests that name none.
+   * 0: all. Since 1.1. */
+  uint32_t default_top_k;
 } reticle_capabilities;
 
 /* ==== Work ==== */

@@ -5,8 +5,10 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "backends/abi/driver_support.h"
@@ -24,6 +26,34 @@
 namespace reticle::backends::cpu {
 namespace {
 
+template <size_t kSize>
+void CopyText(std::string_view text, char (&out)[kSize]) {
+  size_t length = std::min(text.size(), kSize - 1);
+  if (length < text.size()) {
+    while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
+  }
+  std::memcpy(out, text.data(), length);
+  out[length] = '\0';
+}
+
+// Computes a file's hash beside whatever else reads the file, so that each page is fetched once.
+class BackgroundHash {
+ public:
+  explicit BackgroundHash(const models::GgufFile& file)
+      : thread_([this, &file] { hash_ = file.ContentHash(); }) {}
+  ~BackgroundHash() {
+    if (thread_.joinable()) thread_.join();
+  }
+  absl::StatusOr<std::string> Take() {
+    thread_.join();
+    return std::move(hash_);
+  }
+
+ private:
+  absl::StatusOr<std::string> hash_;
+  std::thread thread_;  // last: uses the above
+};
+
 constexpr uint32_t kMaxDecodeCredits = 16;
 constexpr uint32_t kMaxListedTokens = 128;
 constexpr uint32_t kMaxStopIds = 1024;
@@ -37,7 +67,8 @@ class CpuDevice {
 
  private:
   CpuDevice() = default;
-  absl::StatusOr<reticle_capabilities> Describe(const OpenPlan& plan) const;
+  // All but the hash.
+  reticle_capabilities Describe(const OpenPlan& plan) const;
 
   std::unique_ptr<models::GgufFile> file_;
   std::unique_ptr<kernels::ThreadPool> pool_;
@@ -57,38 +88,39 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
   ASSIGN_OR_RETURN(const uint64_t weight_bytes, kernels::Model::WeightBytes(*device->file_));
   ASSIGN_OR_RETURN(const OpenPlan plan,
                    MakeOpenPlan(config, model, weight_bytes, AvailableMemory()));
+  std::optional<BackgroundHash> hash;
+  if (plan.hash) hash.emplace(*device->file_);
   device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
   ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, *device->pool_));
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
+  if (plan.populate_kv) {
+    device->pool_->Run([&](int worker) {
+      const auto [first, end] =
+          kernels::StaticRange(device->kv_memory_.size(), worker, plan.threads);
+      device->kv_memory_.Populate(first, end);
+    });
+  }
   ASSIGN_OR_RETURN(device->forward_,
                    kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
                                             device->kv_memory_.data(), plan.forward));
-  ASSIGN_OR_RETURN(const reticle_capabilities capabilities, device->Describe(plan));
+  reticle_capabilities capabilities = device->Describe(plan);
+  if (hash.has_value()) {
+    ASSIGN_OR_RETURN(const std::string text, hash->Take());
+    CopyText(text, capabilities.model_hash);
+  }
+  // What is packed is not read from the file again.
+  device->file_->ReleasePages();
   device->engine_ =
       std::make_unique<Engine>(*device->pool_, *device->forward_, capabilities, plan.step_tokens);
   return device;
 }
 
-template <size_t kSize>
-void CopyText(std::string_view text, char (&out)[kSize]) {
-  size_t length = std::min(text.size(), kSize - 1);
-  if (length < text.size()) {
-    while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
-  }
-  std::memcpy(out, text.data(), length);
-  out[length] = '\0';
-}
-
-absl::StatusOr<reticle_capabilities> CpuDevice::Describe(const OpenPlan& plan) const {
+reticle_capabilities CpuDevice::Describe(const OpenPlan& plan) const {
   reticle_capabilities caps{};
   caps.struct_size = sizeof(caps);
   CopyText("cpu", caps.device_name);
   CopyText("reticle " + kernels::KernelTarget(), caps.device_vendor);
   CopyText(model_->config().name, caps.model_name);
-  if (plan.hash) {
-    ASSIGN_OR_RETURN(const std::string hash, file_->ContentHash());
-    CopyText(hash, caps.model_hash);
-  }
   caps.vocab_size = model_->config().vocab_size;
   caps.context_limit = plan.context_limit;
   caps.max_sequences = plan.max_sequences;

@@ -6,6 +6,8 @@
 //   hash         "content" (default): model_hash is the SHA-256 of the file, which reads all of it;
 //                "none": no hash, for a quicker start
 //   kv           "f32": keys and values in full precision, whatever kv_type says; for comparisons
+//   populate     "kv": takes the memory of the KV pool when the device is opened, not when tokens
+//                first come to lie there; "none" (default)
 //   step_tokens  prompt tokens that one step feeds at most, 1 .. 8192 (default 512)
 #ifndef RETICLE_BACKENDS_CPU_CPU_DEVICE_H_
 #define RETICLE_BACKENDS_CPU_CPU_DEVICE_H_

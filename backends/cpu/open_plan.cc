@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
+#include <fstream>
 #include <limits>
+#include <optional>
+#include <string>
 #include <string_view>
 
-#include "backends/kernels/thread_pool.h"
+#include "backends/kernels/cgroup.h"
+#include "backends/kernels/cpu_count.h"
 #include "base/status.h"
 
 namespace reticle::backends::cpu {
@@ -46,12 +49,17 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
         return InvalidArgumentError("option step_tokens is '%s'; it must be 1 to %d", value,
                                     kMaxStepTokens);
       }
+    } else if (name == "populate") {
+      if (value != "kv" && value != "none") {
+        return InvalidArgumentError("option populate is '%s'; it must be kv or none", value);
+      }
+      plan->populate_kv = value == "kv";
     } else if (name == "kv") {
       if (value != "f32") return InvalidArgumentError("option kv is '%s'; it must be f32", value);
       plan->kv.type = kernels::KvType::kF32;
     } else {
-      return InvalidArgumentError("option '%s' is not known; there are hash, kv and step_tokens",
-                                  name);
+      return InvalidArgumentError(
+          "option '%s' is not known; there are hash, kv, populate and step_tokens", name);
     }
   }
   return absl::OkStatus();
@@ -84,27 +92,20 @@ absl::Status ReadKvGeometry(const reticle_device_config& config, const models::L
   }
 }
 
-// The first number behind `key` in a small text file, or `otherwise`.
-uint64_t ReadNumber(const char* path, std::string_view key, uint64_t otherwise) {
-  std::FILE* file = std::fopen(path, "r");
-  if (file == nullptr) return otherwise;
-  char line[256];
-  uint64_t number = otherwise;
-  while (std::fgets(line, sizeof(line), file) != nullptr) {
-    std::string_view text(line);
-    if (!text.starts_with(key)) continue;
-    text.remove_prefix(key.size());
-    const size_t digit = text.find_first_not_of(" \t");
-    if (digit != text.npos) text.remove_prefix(digit);
-    std::from_chars(text.data(), text.data() + text.size(), number);
-    break;
+// MemAvailable of /proc/meminfo, bytes.
+std::optional<uint64_t> SystemMemory(const std::string& root) {
+  std::ifstream file(root + "/proc/meminfo");
+  for (std::string word; file >> word;) {
+    uint64_t kib = 0;
+    if (word == "MemAvailable:" && file >> kib) return kib * 1024;
   }
-  std::fclose(file);
-  return number;
+  return std::nullopt;
 }
 
 absl::Status PlanKvMemory(const reticle_device_config& config, const models::LlamaConfig& model,
-                          uint64_t other_bytes, uint64_t available, OpenPlan* plan) {
+                          uint64_t weight_bytes, uint64_t available, OpenPlan* plan) {
+  const uint64_t activation_bytes = kernels::Forward::MemoryBytes(model, plan->forward);
+  const uint64_t other_bytes = weight_bytes + activation_bytes;
   if (config.context_limit > model.context_length) {
     return InvalidArgumentError("context_limit is %d; the model was trained for %d",
                                 config.context_limit, model.context_length);
@@ -134,26 +135,18 @@ absl::Status PlanKvMemory(const reticle_device_config& config, const models::Lla
   const uint64_t needed = other_bytes + plan->kv_bytes();
   if (needed > available) {
     return ResourceExhaustedError(
-        "the model needs %d bytes: weights and activations %d, KV %d; %d are available", needed,
-        other_bytes, plan->kv_bytes(), available);
+        "the model needs %d bytes: weights %d, activations %d, KV %d; %d are available", needed,
+        weight_bytes, activation_bytes, plan->kv_bytes(), available);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-uint64_t AvailableMemory() {
+uint64_t AvailableMemory(const std::string& root) {
   constexpr uint64_t kUnknown = std::numeric_limits<uint64_t>::max();
-  uint64_t available = ReadNumber("/proc/meminfo", "MemAvailable:", kUnknown);
-  if (available != kUnknown) available *= 1024;
-  const uint64_t limit = ReadNumber("/sys/fs/cgroup/memory.max", "", kUnknown);
-  if (limit != kUnknown) {
-    const uint64_t used = ReadNumber("/sys/fs/cgroup/memory.current", "", 0);
-    const uint64_t cache = ReadNumber("/sys/fs/cgroup/memory.stat", "file ", 0);
-    const uint64_t held = used > cache ? used - cache : 0;
-    available = std::min(available, limit > held ? limit - held : 0);
-  }
-  return available;
+  return std::min(SystemMemory(root).value_or(kUnknown),
+                  kernels::ReadCgroupLimits(root).memory_left);
 }
 
 absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
@@ -169,7 +162,7 @@ absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
     return InvalidArgumentError("threads is %d; it must be at most %d", config.threads,
                                 kMaxThreads);
   }
-  plan.threads = config.threads == 0 ? kernels::AvailableCpus() : static_cast<int>(config.threads);
+  plan.threads = config.threads == 0 ? kernels::DefaultThreads() : static_cast<int>(config.threads);
   plan.max_sequences = config.max_sequences == 0 ? kDefaultSequences : config.max_sequences;
   if (plan.max_sequences > kMaxSequences) {
     return InvalidArgumentError("max_sequences is %d; it must be at most %d", plan.max_sequences,
@@ -180,8 +173,7 @@ absl::StatusOr<OpenPlan> MakeOpenPlan(const reticle_device_config& config,
   plan.forward.max_tokens = plan.step_tokens + plan.max_sequences;
   plan.forward.max_logit_rows =
       std::min<size_t>(plan.max_sequences + kSpareLogitRows, plan.forward.max_tokens);
-  const uint64_t other_bytes = weight_bytes + kernels::Forward::MemoryBytes(model, plan.forward);
-  RETURN_IF_ERROR(PlanKvMemory(config, model, other_bytes, available_bytes, &plan));
+  RETURN_IF_ERROR(PlanKvMemory(config, model, weight_bytes, available_bytes, &plan));
   return plan;
 }
 

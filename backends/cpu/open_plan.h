@@ -4,6 +4,7 @@
 #define RETICLE_BACKENDS_CPU_OPEN_PLAN_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "backends/abi/reticle_device.h"
@@ -21,14 +22,15 @@ struct OpenPlan {
   uint32_t max_sequences = 0;
   uint32_t step_tokens = 0;
   bool hash = true;
+  bool populate_kv = false;
   kernels::Forward::Options forward;
 
   uint64_t kv_bytes() const { return kv_blocks * kv.block_bytes(); }
 };
 
 // Bytes of memory that this process may still take: what the system says is available, bounded by
-// the cgroup's limit. UINT64_MAX when neither is known.
-uint64_t AvailableMemory();
+// its control groups. UINT64_MAX when neither is known. `root` is put before every path, for tests.
+uint64_t AvailableMemory(const std::string& root = "");
 
 // `config` is whole. INVALID_ARGUMENT names field, value and limit; RESOURCE_EXHAUSTED gives the
 // needs of weights, KV and activations beside `available_bytes`.

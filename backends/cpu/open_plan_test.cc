@@ -1,5 +1,9 @@
 #include "backends/cpu/open_plan.h"
 
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -79,7 +83,8 @@ TEST(OpenPlanTest, RefusalsNameFieldValueAndLimit) {
 TEST(OpenPlanTest, AModelThatDoesNotFitIsRefusedWithTheNumbers) {
   const auto plan = Plan({}, 4 * kGiB, 6 * kGiB);
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(Message(plan.status()), HasSubstr(std::to_string(4 * kGiB)));
+  EXPECT_THAT(Message(plan.status()), HasSubstr("weights " + std::to_string(6 * kGiB)));
+  EXPECT_THAT(Message(plan.status()), HasSubstr(std::to_string(4 * kGiB) + " are available"));
 }
 
 TEST(OpenPlanTest, OptionsAreRead) {
@@ -95,6 +100,35 @@ TEST(OpenPlanTest, OptionsAreRead) {
 }
 
 TEST(OpenPlanTest, TheMachineSaysHowMuchMemoryItHas) { EXPECT_GT(AvailableMemory(), 0u); }
+
+TEST(OpenPlanTest, ACgroupBoundsTheMemoryOfTheMachine) {
+  const std::filesystem::path root = std::filesystem::temp_directory_path() /
+                                     ("reticle-open-plan-test-" + std::to_string(getpid()));
+  const auto write = [&](const std::string& path, const std::string& text) {
+    const std::filesystem::path whole = root.string() + path;
+    std::filesystem::create_directories(whole.parent_path());
+    std::ofstream(whole) << text;
+  };
+  write("/proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:   8000 kB\n");
+  EXPECT_EQ(AvailableMemory(root.string()), 8000u * 1024);
+  write("/proc/self/cgroup", "0::/box\n");
+  write("/sys/fs/cgroup/box/memory.max", "5000000");
+  write("/sys/fs/cgroup/box/memory.current", "1000000");
+  EXPECT_EQ(AvailableMemory(root.string()), 4'000'000u);
+  std::filesystem::remove_all(root);
+}
+
+TEST(OpenPlanTest, TheKvPoolIsPopulatedWhenAsked) {
+  EXPECT_FALSE(Plan({})->populate_kv);
+  const reticle_option options[] = {{"populate", "kv"}};
+  reticle_device_config config{};
+  config.options = options;
+  config.option_count = 1;
+  EXPECT_TRUE(Plan(config)->populate_kv);
+  const reticle_option unknown[] = {{"populate", "all"}};
+  config.options = unknown;
+  EXPECT_THAT(Message(Plan(config).status()), HasSubstr("populate is 'all'"));
+}
 
 }  // namespace
 }  // namespace reticle::backends::cpu

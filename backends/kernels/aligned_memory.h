@@ -10,7 +10,8 @@
 
 namespace reticle::backends::kernels {
 
-// Owns one mapping; movable. The address is a multiple of the page size.
+// Owns one mapping; movable. The address is a multiple of the page size, from 2 MiB on of 2 MiB, so
+// that every whole huge page can be one.
 class AlignedMemory {
  public:
   // `bytes` may be 0. RESOURCE_EXHAUSTED, with the size, when the system refuses.
@@ -24,6 +25,10 @@ class AlignedMemory {
     std::swap(bytes_, other.bytes_);
     return *this;
   }
+
+  // Makes the system give memory for bytes first .. end-1 now; what they hold stays. Different
+  // ranges may be populated by different threads.
+  void Populate(size_t first, size_t end) const;
 
   std::byte* data() const { return data_; }
   size_t size() const { return bytes_; }

@@ -1,5 +1,9 @@
 // Grouped-query attention over the paged KV pool, for each instruction set. Included once for every
 // target by Highway.
+//
+// "Rows" are queries that read the same keys and values: the heads of a group, of one token or of
+// some that follow each other. Keys and values are converted once for up to kMaxRows of them. What
+// happens to a row does not depend on the others.
 #if defined(RETICLE_BACKENDS_KERNELS_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RETICLE_BACKENDS_KERNELS_ATTENTION_INL_H_
 #undef RETICLE_BACKENDS_KERNELS_ATTENTION_INL_H_
@@ -11,6 +15,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backends/kernels/attention.h"
 #include "backends/kernels/dot-inl.h"
 #include "backends/kernels/kv_cache.h"
 #include "backends/kernels/vector_ops-inl.h"
@@ -23,6 +28,7 @@ namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 // Positions between two updates of the running maximum.
 inline constexpr size_t kStep = 64;
+inline constexpr size_t kStepTiles = kStep / kTilePositions;
 
 using DF16 = hn::Rebind<hwy::float16_t, DF>;
 using DU16 = hn::Rebind<uint16_t, DF>;
@@ -46,69 +52,119 @@ HWY_INLINE VF LoadElements(const std::byte* base, size_t index) {
 }
 
 HWY_INLINE float HalfAt(const std::byte* base, size_t index) {
-  return models::HalfToFloat(reinterpret_cast<const uint16_t*>(base)[index]);
+  const uint16_t bits = reinterpret_cast<const uint16_t*>(base)[index];
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
+#else
+  return models::HalfToFloat(bits);
+#endif
 }
 
-// Scores kHeads query heads against the 16 positions of a tile. kDim: the heads' size, or 0 when it
-// is known at run time only.
-template <KvType kType, size_t kHeads, size_t kDim>
-HWY_INLINE void ScoreTile(const KvGeometry& kv, const std::byte* tile, const float* q,
-                          float* scores) {
+// Rows that are computed side by side.
+#if HWY_TARGET == HWY_AVX3
+inline constexpr size_t kMaxRows = 8;
+#else
+inline constexpr size_t kMaxRows = 4;
+#endif
+
+// Calls function.operator()<rows>(first) for 0 .. rows-1 in parts of kMaxRows, .., 2, 1.
+template <class Function>
+HWY_INLINE void ForRows(size_t rows, const Function& function) {
+  size_t r = 0;
+  for (; kMaxRows == 8 && r + 8 <= rows; r += 8) function.template operator()<kMaxRows>(r);
+  for (; r + 4 <= rows; r += 4) function.template operator()<4>(r);
+  for (; r + 2 <= rows; r += 2) function.template operator()<2>(r);
+  for (; r < rows; ++r) function.template operator()<1>(r);
+}
+
+// Scores kRows queries against the 16 positions of each of kTiles tiles. kDim: the heads' size, or
+// 0 when it is known at run time only.
+template <KvType kType, size_t kRows, size_t kTiles, size_t kDim>
+HWY_INLINE void ScoreTiles(const KvGeometry& kv, const std::byte* const* tiles, const float* q,
+                           float* scores) {
   const DF df;
   const size_t dim = kDim != 0 ? kDim : kv.head_dim;
-  const std::byte* keys = tile + kv.scale_bytes();
+  const size_t scale_bytes = kv.scale_bytes();
   for (size_t v = 0; v < kPanelVecs; ++v) {
-    VF sums[kHeads];
-    RETICLE_UNROLL for (size_t h = 0; h < kHeads; ++h) sums[h] = hn::Zero(df);
+    VF sums[kTiles][kRows];
+    RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
+      RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) sums[i][r] = hn::Zero(df);
+    }
+    const auto add = [&](size_t d, VF(&to)[kTiles][kRows]) HWY_ATTR {
+      VF keys[kTiles];
+      RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
+        keys[i] = LoadElements<kType>(tiles[i] + scale_bytes, d * kTilePositions + v * kLanes);
+      }
+      RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
+        const VF query = hn::Set(df, q[r * dim + d]);
+        RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
+          to[i][r] = hn::MulAdd(keys[i], query, to[i][r]);
+        }
+      }
+    };
     if constexpr (kType == KvType::kQ8_0) {
       for (size_t group = 0; group < dim / 32; ++group) {
-        VF part[kHeads];
-        RETICLE_UNROLL for (size_t h = 0; h < kHeads; ++h) part[h] = hn::Zero(df);
-        for (size_t d = group * 32; d < group * 32 + 32; ++d) {
-          const VF key = LoadElements<kType>(keys, d * kTilePositions + v * kLanes);
-          RETICLE_UNROLL for (size_t h = 0; h < kHeads; ++h) {
-            part[h] = hn::MulAdd(key, hn::Set(df, q[h * dim + d]), part[h]);
-          }
+        VF parts[kTiles][kRows];
+        RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
+          RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) parts[i][r] = hn::Zero(df);
         }
-        const VF scale = LoadHalf(tile, group * kTilePositions + v * kLanes);
-        RETICLE_UNROLL for (size_t h = 0; h < kHeads; ++h) {
-          sums[h] = hn::MulAdd(part[h], scale, sums[h]);
+        for (size_t d = group * 32; d < group * 32 + 32; ++d) add(d, parts);
+        RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
+          const VF scale = LoadHalf(tiles[i], group * kTilePositions + v * kLanes);
+          RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
+            sums[i][r] = hn::MulAdd(parts[i][r], scale, sums[i][r]);
+          }
         }
       }
     } else {
-      for (size_t d = 0; d < dim; ++d) {
-        const VF key = LoadElements<kType>(keys, d * kTilePositions + v * kLanes);
-        RETICLE_UNROLL for (size_t h = 0; h < kHeads; ++h) {
-          sums[h] = hn::MulAdd(key, hn::Set(df, q[h * dim + d]), sums[h]);
-        }
-      }
+      for (size_t d = 0; d < dim; ++d) add(d, sums);
     }
-    RETICLE_UNROLL for (size_t h = 0; h < kHeads; ++h) {
-      hn::StoreU(sums[h], df, scores + h * kStep + v * kLanes);
+    RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
+      RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
+        hn::StoreU(sums[i][r], df, scores + r * kStep + i * kTilePositions + v * kLanes);
+      }
     }
   }
 }
 
-// sums[d] += weights[p] * V[p][d] for the `count` first positions of a tile, kVecs vectors of d.
-template <KvType kType, size_t kVecs>
-HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* tile, size_t d, size_t count,
-                          const float* weights, float* sums) {
+// sums[r][d] += weights[r][p] * V[p][d] for the `count` first positions of a step's tiles and kVecs
+// vectors of d, in the order of positions.
+template <KvType kType, size_t kRows, size_t kVecs>
+HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* const* tiles, size_t d,
+                          size_t count, const float* weights, size_t padded, float* sums) {
   const DF df;
-  const std::byte* base = tile + kv.key_bytes();
-  const std::byte* values = base + kv.scale_bytes();
-  const size_t stride = kv.padded_head_dim();
-  VF acc[kVecs];
-  RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) acc[v] = hn::LoadU(df, sums + d + v * kLanes);
-  for (size_t p = 0; p < count; ++p) {
-    float weight = weights[p];
-    if constexpr (kType == KvType::kQ8_0) weight *= HalfAt(base, p * (stride / 32) + d / 32);
-    const VF w = hn::Set(df, weight);
+  const size_t value_bytes = kv.key_bytes() + kv.scale_bytes();
+  const size_t groups = kv.head_dim / 32;
+  VF acc[kRows][kVecs];
+  RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-      const VF value = LoadElements<kType>(values, p * stride + d + v * kLanes);
-      acc[v] = hn::MulAdd(w, value, acc[v]);
+      acc[r][v] = hn::LoadU(df, sums + r * padded + d + v * kLanes);
     }
   }
-  RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) hn::StoreU(acc[v], df, sums + d + v * kLanes);
+  for (size_t p = 0; p < count; ++p) {
+    const std::byte* tile = tiles[p / kTilePositions];
+    const size_t in_tile = p % kTilePositions;
+    VF values[kVecs];
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      values[v] = LoadElements<kType>(tile + value_bytes, in_tile * padded + d + v * kLanes);
+    }
+    RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
+      VF weight = hn::Set(df, weights[r * kStep + p]);
+      if constexpr (kType == KvType::kQ8_0) {
+        // All of one group of 32.
+        const float scale = HalfAt(tile + kv.key_bytes(), in_tile * groups + d / 32);
+        weight = hn::Mul(weight, hn::Set(df, scale));
+      }
+      RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+        acc[r][v] = hn::MulAdd(weight, values[v], acc[r][v]);
+      }
+    }
+  }
+  RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      hn::StoreU(acc[r][v], df, sums + r * padded + d + v * kLanes);
+    }
+  }
 }
 
 // Turns `count` scores into weights relative to the running maximum; rescales what was summed.
@@ -151,72 +207,154 @@ HWY_INLINE void UpdateSoftmax(size_t count, size_t padded_dim, float* scores, fl
   *max = step_max;
 }
 
-// AttendHead for one type. kGroup and kDim: the query heads that share a KV head, and the heads'
+// What a row has gathered: its values' weighted sum ([rows][padded]), the largest score and the sum
+// of the weights.
+struct AttentionSums {
+  float* values;
+  float* maxima;
+  float* totals;
+};
+
+// The queries of an attention: `tokens` that follow each other from first_position on, of a group
+// of heads each; row = token * group + head. q is scaled already, [row][dim].
+struct AttentionRows {
+  const float* q;
+  size_t first_position;
+  size_t tokens;
+  size_t group;
+};
+
+// Gathers positions begin .. end-1, as far as each row may see them, from nothing. begin is a
+// multiple of kStep. A row that sees none is left with a maximum of minus infinity.
+template <KvType kType, size_t kDim>
+HWY_INLINE void AttendRange(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
+                            size_t layer, size_t head, const AttentionRows& rows, size_t begin,
+                            size_t end, float* scores, const AttentionSums& sums) {
+  const size_t dim = kDim != 0 ? kDim : kv.head_dim;
+  const size_t padded = kDim != 0 ? (kDim + 15) / 16 * 16 : kv.padded_head_dim();
+  const size_t count_rows = rows.tokens * rows.group;
+  std::fill_n(sums.values, count_rows * padded, 0.0f);
+  std::fill_n(sums.maxima, count_rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(sums.totals, count_rows, 0.0f);
+  for (size_t start = begin; start < end; start += kStep) {
+    const size_t count = std::min(kStep, end - start);
+    const size_t tile_count = (count + kTilePositions - 1) / kTilePositions;
+    const std::byte* tiles[kStepTiles] = {};
+    for (size_t t = 0; t < tile_count; ++t) {
+      tiles[t] = pool + kv.TileOffset(blocks, layer, head, start + t * kTilePositions);
+    }
+    // The last position of the first token that sees this step, and the rows from there on.
+    const size_t blind =
+        rows.first_position >= start ? 0 : std::min(rows.tokens, start - rows.first_position);
+    const size_t first_row = blind * rows.group;
+    const auto score = [&]<size_t kRows>(size_t r) HWY_ATTR {
+      constexpr size_t kTogether = kRows == 1 ? 4 : kRows <= 4 ? 2 : 1;
+      const float* q = rows.q + (first_row + r) * dim;
+      float* to = scores + (first_row + r) * kStep;
+      size_t t = 0;
+      for (; t + kTogether <= tile_count; t += kTogether) {
+        ScoreTiles<kType, kRows, kTogether, kDim>(kv, tiles + t, q, to + t * kTilePositions);
+      }
+      for (; t < tile_count; ++t) {
+        ScoreTiles<kType, kRows, 1, kDim>(kv, tiles + t, q, to + t * kTilePositions);
+      }
+    };
+    ForRows(count_rows - first_row, score);
+    for (size_t r = first_row; r < count_rows; ++r) {
+      const size_t seen = std::min(count, rows.first_position + r / rows.group + 1 - start);
+      UpdateSoftmax(seen, padded, scores + r * kStep, &sums.maxima[r], &sums.totals[r],
+                    sums.values + r * padded);
+      for (size_t p = (seen + 15) / 16 * 16; p < count; ++p) scores[r * kStep + p] = 0.0f;
+    }
+    const auto add = [&]<size_t kRows>(size_t r) HWY_ATTR {
+      constexpr size_t kWide = 32 / kLanes;
+      const float* weights = scores + (first_row + r) * kStep;
+      float* values = sums.values + (first_row + r) * padded;
+      size_t d = 0;
+      for (; d + 32 <= padded; d += 32) {
+        AddValues<kType, kRows, kWide>(kv, tiles, d, count, weights, padded, values);
+      }
+      for (; d < padded; d += kLanes) {
+        AddValues<kType, kRows, 1>(kv, tiles, d, count, weights, padded, values);
+      }
+    };
+    ForRows(count_rows - first_row, add);
+  }
+}
+
+// Adds what `rows` rows gathered from later positions.
+HWY_INLINE void MergeSums(size_t rows, size_t padded, const AttentionSums& later,
+                          const AttentionSums& sums) {
+  const DF df;
+  for (size_t r = 0; r < rows; ++r) {
+    if (later.maxima[r] == -std::numeric_limits<float>::infinity()) continue;
+    const float max = std::max(sums.maxima[r], later.maxima[r]);
+    const VF old_factor = hn::Exp(df, hn::Set(df, sums.maxima[r] - max));
+    const VF new_factor = hn::Exp(df, hn::Set(df, later.maxima[r] - max));
+    for (size_t d = r * padded; d < (r + 1) * padded; d += kLanes) {
+      const VF old = hn::Mul(hn::LoadU(df, sums.values + d), old_factor);
+      hn::StoreU(hn::MulAdd(hn::LoadU(df, later.values + d), new_factor, old), df, sums.values + d);
+    }
+    sums.totals[r] =
+        sums.totals[r] * hn::GetLane(old_factor) + later.totals[r] * hn::GetLane(new_factor);
+    sums.maxima[r] = max;
+  }
+}
+
+// Divides by the sums of weights; row r goes to out + r / group * out_stride + r % group * dim.
+HWY_INLINE void FinishRows(size_t rows, size_t group, size_t dim, size_t padded,
+                           const AttentionSums& sums, float* out, size_t out_stride) {
+  const DF df;
+  for (size_t r = 0; r < rows; ++r) {
+    const VF inverse = hn::Set(df, 1.0f / sums.totals[r]);
+    float* values = sums.values + r * padded;
+    for (size_t d = 0; d < padded; d += kLanes) {
+      hn::StoreU(hn::Mul(hn::LoadU(df, values + d), inverse), df, values + d);
+    }
+    std::copy_n(values, dim, out + r / group * out_stride + r % group * dim);
+  }
+}
+
+HWY_INLINE AttentionSums TakeSums(float** scratch, size_t rows, size_t padded) {
+  const AttentionSums sums = {*scratch, *scratch + rows * padded, *scratch + rows * (padded + 1)};
+  *scratch += rows * (padded + 2);
+  return sums;
+}
+
+HWY_INLINE void ScaleQueries(const float* q, size_t q_stride, size_t tokens, size_t width,
+                             size_t dim, float* out) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  for (size_t t = 0; t < tokens; ++t) {
+    for (size_t i = 0; i < width; ++i) out[t * width + i] = q[t * q_stride + i] * scale;
+  }
+}
+
+// AttendTokens for one type. kGroup and kDim: the query heads that share a KV head, and the heads'
 // size, or 0 when they are known at run time only.
 template <KvType kType, size_t kGroup, size_t kDim>
-HWY_INLINE void AttendHeadAs(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
-                             size_t layer, size_t head, size_t position, const float* q,
-                             size_t any_group, float* out, float* scratch) {
-  const DF df;
+HWY_INLINE void AttendTokensAs(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
+                               size_t layer, size_t head, size_t first_position, size_t tokens,
+                               const float* q, size_t q_stride, size_t any_group, float* out,
+                               size_t out_stride, float* scratch) {
   const size_t group = kGroup != 0 ? kGroup : any_group;
   const size_t dim = kDim != 0 ? kDim : kv.head_dim;
   const size_t padded = kDim != 0 ? (kDim + 15) / 16 * 16 : kv.padded_head_dim();
+  const size_t count = tokens * group;
   float* scaled_q = scratch;
-  float* scores = scaled_q + group * padded;
-  float* sums = scores + group * kStep;
-  float* maxima = sums + group * padded;
-  float* totals = maxima + group;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  for (size_t i = 0; i < group * dim; ++i) scaled_q[i] = q[i] * scale;
-  std::fill_n(sums, group * padded, 0.0f);
-  std::fill_n(maxima, group, -std::numeric_limits<float>::infinity());
-  std::fill_n(totals, group, 0.0f);
-
-  for (size_t start = 0; start <= position; start += kStep) {
-    const size_t count = std::min(kStep, position + 1 - start);
-    const std::byte* tiles[kStep / kTilePositions] = {};
-    for (size_t t = 0; t * kTilePositions < count; ++t) {
-      const size_t first = start + t * kTilePositions;
-      tiles[t] = pool + kv.TileOffset(blocks, layer, head, first);
-      float* to = scores + t * kTilePositions;
-      size_t h = 0;
-      for (; h + 4 <= group; h += 4) {
-        ScoreTile<kType, 4, kDim>(kv, tiles[t], scaled_q + h * dim, to + h * kStep);
-      }
-      for (; h + 2 <= group; h += 2) {
-        ScoreTile<kType, 2, kDim>(kv, tiles[t], scaled_q + h * dim, to + h * kStep);
-      }
-      for (; h < group; ++h) {
-        ScoreTile<kType, 1, kDim>(kv, tiles[t], scaled_q + h * dim, to + h * kStep);
-      }
-    }
-    for (size_t h = 0; h < group; ++h) {
-      float* weights = scores + h * kStep;
-      float* head_sums = sums + h * padded;
-      UpdateSoftmax(count, padded, weights, &maxima[h], &totals[h], head_sums);
-      for (size_t t = 0; t * kTilePositions < count; ++t) {
-        const size_t in_tile = std::min(kTilePositions, count - t * kTilePositions);
-        const float* tile_weights = weights + t * kTilePositions;
-        constexpr size_t kWide = 32 / kLanes;
-        size_t d = 0;
-        for (; d + 32 <= padded; d += 32) {
-          AddValues<kType, kWide>(kv, tiles[t], d, in_tile, tile_weights, head_sums);
-        }
-        for (; d < padded; d += kLanes) {
-          AddValues<kType, 1>(kv, tiles[t], d, in_tile, tile_weights, head_sums);
-        }
-      }
-    }
+  float* scores = scaled_q + count * padded;
+  scratch = scores + count * kStep;
+  const AttentionSums sums = TakeSums(&scratch, count, padded);
+  const AttentionSums later = TakeSums(&scratch, count, padded);
+  ScaleQueries(q, q_stride, tokens, group * dim, dim, scaled_q);
+  const AttentionRows rows = {scaled_q, first_position, tokens, group};
+  const size_t end = first_position + tokens;
+  for (size_t begin = 0; begin < end; begin += kAttentionPart) {
+    const size_t part_end = std::min(end, begin + kAttentionPart);
+    AttendRange<kType, kDim>(kv, pool, blocks, layer, head, rows, begin, part_end, scores,
+                             begin == 0 ? sums : later);
+    if (begin != 0) MergeSums(count, padded, later, sums);
   }
-
-  for (size_t h = 0; h < group; ++h) {
-    const VF inverse = hn::Set(df, 1.0f / totals[h]);
-    float* head_sums = sums + h * padded;
-    for (size_t d = 0; d < padded; d += kLanes) {
-      hn::StoreU(hn::Mul(hn::LoadU(df, head_sums + d), inverse), df, head_sums + d);
-    }
-    std::copy_n(head_sums, dim, out + h * dim);
-  }
+  FinishRows(count, group, dim, padded, sums, out, out_stride);
 }
 
 // Rounds to nearest even on every target.

@@ -15,20 +15,52 @@
 HWY_BEFORE_NAMESPACE();
 namespace reticle::backends::kernels::HWY_NAMESPACE {
 
-void AttendHeadTarget(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
-                      size_t layer, size_t head, size_t position, const float* q, size_t group,
-                      float* out, float* scratch) {
+// Calls function.operator()<type>() for the type of the pool.
+template <class Function>
+HWY_INLINE void ForType(const KvGeometry& kv, const Function& function) {
   switch (kv.type) {
     case KvType::kF32:
-      return AttendHeadAs<KvType::kF32, 0, 0>(kv, pool, blocks, layer, head, position, q, group,
-                                              out, scratch);
+      return function.template operator()<KvType::kF32>();
     case KvType::kF16:
-      return AttendHeadAs<KvType::kF16, 0, 0>(kv, pool, blocks, layer, head, position, q, group,
-                                              out, scratch);
+      return function.template operator()<KvType::kF16>();
     case KvType::kQ8_0:
-      return AttendHeadAs<KvType::kQ8_0, 0, 0>(kv, pool, blocks, layer, head, position, q, group,
-                                               out, scratch);
+      return function.template operator()<KvType::kQ8_0>();
   }
+}
+
+void AttendTokensTarget(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
+                        size_t layer, size_t head, size_t first_position, size_t tokens,
+                        const float* q, size_t q_stride, size_t group, float* out,
+                        size_t out_stride, float* scratch) {
+  ForType(kv, [&]<KvType kType>() HWY_ATTR {
+    AttendTokensAs<kType, 0, 0>(kv, pool, blocks, layer, head, first_position, tokens, q, q_stride,
+                                group, out, out_stride, scratch);
+  });
+}
+
+void AttendPartTarget(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks,
+                      size_t layer, size_t head, size_t position, size_t part, const float* q,
+                      size_t group, float* result, float* scratch) {
+  const size_t padded = kv.padded_head_dim();
+  float* scores = scratch + group * padded;
+  ScaleQueries(q, 0, 1, group * kv.head_dim, kv.head_dim, scratch);
+  const AttentionRows rows = {scratch, position, 1, group};
+  const AttentionSums sums = TakeSums(&result, group, padded);
+  const size_t begin = part * kAttentionPart;
+  const size_t end = std::min(position + 1, begin + kAttentionPart);
+  ForType(kv, [&]<KvType kType>() HWY_ATTR {
+    AttendRange<kType, 0>(kv, pool, blocks, layer, head, rows, begin, end, scores, sums);
+  });
+}
+
+void FinishPartsTarget(const KvGeometry& kv, size_t parts, size_t group, float* results,
+                       float* out) {
+  const size_t padded = kv.padded_head_dim();
+  const AttentionSums sums = TakeSums(&results, group, padded);
+  for (size_t part = 1; part < parts; ++part) {
+    MergeSums(group, padded, TakeSums(&results, group, padded), sums);
+  }
+  FinishRows(group, group, kv.head_dim, padded, sums, out, 0);
 }
 
 void ToHalvesTarget(const float* x, size_t count, uint16_t* out) { ToHalves(x, count, out); }
@@ -43,7 +75,9 @@ HWY_AFTER_NAMESPACE();
 namespace reticle::backends::kernels {
 namespace {
 
-HWY_EXPORT(AttendHeadTarget);
+HWY_EXPORT(AttendTokensTarget);
+HWY_EXPORT(AttendPartTarget);
+HWY_EXPORT(FinishPartsTarget);
 HWY_EXPORT(ToHalvesTarget);
 
 // Quantises 32 floats; returns the scale as it is stored.
@@ -105,15 +139,32 @@ void WriteKv(const KvGeometry& kv, std::byte* pool, const uint32_t* blocks, size
   }
 }
 
-size_t AttentionScratchFloats(const KvGeometry& kv, size_t group) {
-  return group * (2 * kv.padded_head_dim() + 64 + 2);
+size_t AttentionScratchFloats(const KvGeometry& kv, size_t rows) {
+  constexpr size_t kStepFloats = 64;
+  return rows * (3 * kv.padded_head_dim() + kStepFloats + 4);
 }
 
-void AttendHead(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks, size_t layer,
-                size_t head, size_t position, const float* q, size_t group, float* out,
-                float* scratch) {
-  HWY_DYNAMIC_DISPATCH(AttendHeadTarget)
-  (kv, pool, blocks, layer, head, position, q, group, out, scratch);
+size_t AttentionPartFloats(const KvGeometry& kv, size_t group) {
+  return group * (kv.padded_head_dim() + 2);
+}
+
+void AttendTokens(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks, size_t layer,
+                  size_t head, size_t first_position, size_t tokens, const float* q,
+                  size_t q_stride, size_t group, float* out, size_t out_stride, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(AttendTokensTarget)
+  (kv, pool, blocks, layer, head, first_position, tokens, q, q_stride, group, out, out_stride,
+   scratch);
+}
+
+void AttendPart(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks, size_t layer,
+                size_t head, size_t position, size_t part, const float* q, size_t group,
+                float* result, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(AttendPartTarget)
+  (kv, pool, blocks, layer, head, position, part, q, group, result, scratch);
+}
+
+void FinishParts(const KvGeometry& kv, size_t parts, size_t group, float* results, float* out) {
+  HWY_DYNAMIC_DISPATCH(FinishPartsTarget)(kv, parts, group, results, out);
 }
 
 }  // namespace reticle::backends::kernels

@@ -11,6 +11,11 @@ namespace {
 
 using models::LlamaConfig;
 
+// Queries that share one reading of keys and values, at most; at least a group's heads.
+constexpr size_t kAttentionRows = 16;
+// Batches with fewer heads to attend with for each thread split positions, too.
+constexpr size_t kUnitsPerThread = 4;
+
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Hands out parts of a memory block at multiples of 64 bytes; with a null base it only counts.
@@ -53,6 +58,7 @@ size_t Forward::LayOut(const LlamaConfig& config, const Options& options, size_t
     buffer.quantized.scaled_sums = carver.Take<float>(count * width / 32);
     buffer.quantized.sums = carver.Take<int32_t>(count * width / 32);
     buffer.quantized.half_sums = carver.Take<int32_t>(count * width / 16);
+    if (NeedsWideQuants()) buffer.quantized.wide = carver.Take<int16_t>(count * width);
   };
   floats(residual_, rows, config.dim);
   floats(normed_, rows, config.dim);
@@ -69,6 +75,11 @@ size_t Forward::LayOut(const LlamaConfig& config, const Options& options, size_t
   sines_ = carver.Take<float>(rows * (config.head_dim / 2));
   scratch_floats_ = RoundUp(scratch_floats, 16);
   scratch_ = carver.Take<float>(threads * scratch_floats_);
+  max_parts_ = AttentionParts(config.context_length);
+  if (max_parts_ > 1) {
+    attention_parts_ = carver.Take<float>(kUnitsPerThread * threads * max_parts_ *
+                                          AttentionPartFloats(kv_, config.group_size()));
+  }
   adapter_scratch_ = carver.Take<float>(threads * models::kMaxLoraRank);
   logits_stride_ = RoundUp(config.vocab_size, kPanelRows);
   logits_ = carver.Take<float>(options.max_logit_rows * logits_stride_);
@@ -89,13 +100,15 @@ absl::StatusOr<std::unique_ptr<Forward>> Forward::Create(const Model& model, Thr
                                                          const Options& options) {
   RETICLE_CHECK(options.max_logit_rows <= options.max_tokens);
   std::unique_ptr<Forward> forward(new Forward(model, pool, kv, kv_memory, options));
-  const size_t scratch = AttentionScratchFloats(kv, model.config().group_size());
+  const size_t rows = std::max<size_t>(kAttentionRows, model.config().group_size());
+  const size_t scratch = AttentionScratchFloats(kv, rows);
   const size_t bytes = forward->LayOut(model.config(), options, pool.threads(), scratch, nullptr);
   auto memory = AlignedMemory::Allocate(bytes);
   if (!memory.ok()) return memory.status();
   forward->memory_ = *std::move(memory);
   forward->LayOut(model.config(), options, pool.threads(), scratch, forward->memory_.data());
   forward->logit_tokens_.reserve(options.max_logit_rows);
+  forward->attention_units_.reserve(options.max_tokens);
   return forward;
 }
 
@@ -109,6 +122,7 @@ void Forward::Run(std::span<const BatchToken> batch) {
     if (batch[t].wants_logits) logit_tokens_.push_back(static_cast<uint32_t>(t));
   }
   RETICLE_CHECK(logit_tokens_.size() <= options_.max_logit_rows);
+  PlanAttention();
   pool_.Run([this](int worker) { Work(worker); });
 }
 
@@ -209,27 +223,89 @@ void Forward::RotateAndStore(int worker, size_t layer) {
   }
 }
 
+size_t Forward::TokensTogether(size_t first) const {
+  const size_t most = std::max<size_t>(1, kAttentionRows / model_.config().group_size());
+  size_t count = 1;
+  while (count < most && first + count < batch_.size() &&
+         batch_[first + count].blocks == batch_[first].blocks &&
+         batch_[first + count].position == batch_[first].position + count) {
+    ++count;
+  }
+  return count;
+}
+
+void Forward::PlanAttention() {
+  const size_t heads = model_.config().kv_heads;
+  attention_units_.clear();
+  size_t parts = 0;
+  for (size_t t = 0; t < batch_.size(); t += attention_units_.back().tokens) {
+    const size_t tokens = TokensTogether(t);
+    attention_units_.push_back({static_cast<uint32_t>(t), static_cast<uint32_t>(tokens)});
+    parts = std::max(parts, AttentionParts(batch_[t].position + tokens - 1));
+  }
+  // Long contexts of few sequences: positions are split too.
+  split_attention_ = parts > 1 && attention_units_.size() == batch_.size() &&
+                     batch_.size() * heads < kUnitsPerThread * pool_.threads();
+}
+
 void Forward::Attend(int worker, size_t layer, bool quantize) {
   const LlamaConfig& config = model_.config();
-  const size_t width = config.group_size() * config.head_dim;
-  const size_t items = batch_.size() * config.kv_heads;
-  // A unit is quantised by who computed it: one head's group when that is whole groups of 32, else
-  // a whole token.
-  const bool by_head = width % 32 == 0;
-  const size_t unit = by_head ? 1 : config.kv_heads;
+  const size_t group = config.group_size();
+  const size_t width = group * config.head_dim;
   float* scratch = scratch_ + worker * scratch_floats_;
-  for (size_t u = worker; u < items / unit; u += pool_.threads()) {
-    for (size_t item = u * unit; item < (u + 1) * unit; ++item) {
-      const size_t t = item / config.kv_heads;
-      const size_t head = item % config.kv_heads;
-      AttendHead(kv_, kv_memory_, batch_[t].blocks, layer, head, batch_[t].position,
-                 q_.row(t) + head * width, config.group_size(), attended_.row(t) + head * width,
-                 scratch);
+  if (split_attention_) {
+    AttendSplit(worker, layer, scratch);
+    if (!quantize) return;
+    pool_.Barrier();
+    const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
+    for (size_t t = first; t < end; ++t) {
+      QuantizeColumns(attended_.row(t), 0, config.q_dim(), t, attended_.quantized);
+    }
+    return;
+  }
+  // A unit is quantised by who computed it: one head's group when that is whole groups of 32, else
+  // whole tokens.
+  const size_t heads = width % 32 == 0 ? 1 : config.kv_heads;
+  const size_t units_of_token = config.kv_heads / heads;
+  for (size_t u = worker; u < attention_units_.size() * units_of_token; u += pool_.threads()) {
+    const auto [t, tokens] = attention_units_[u / units_of_token];
+    const size_t first_head = u % units_of_token * heads;
+    for (size_t head = first_head; head < first_head + heads; ++head) {
+      AttendTokens(kv_, kv_memory_, batch_[t].blocks, layer, head, batch_[t].position, tokens,
+                   q_.row(t) + head * width, q_.stride, group, attended_.row(t) + head * width,
+                   attended_.stride, scratch);
     }
     if (!quantize) continue;
-    const size_t t = u * unit / config.kv_heads;
-    const size_t column = by_head ? u % config.kv_heads * width : 0;
-    QuantizeColumns(attended_.row(t), column, column + unit * width, t, attended_.quantized);
+    const size_t column = first_head * width;
+    for (size_t i = t; i < t + tokens; ++i) {
+      QuantizeColumns(attended_.row(i), column, column + heads * width, i, attended_.quantized);
+    }
+  }
+}
+
+void Forward::AttendSplit(int worker, size_t layer, float* scratch) {
+  const LlamaConfig& config = model_.config();
+  const size_t group = config.group_size();
+  const size_t width = group * config.head_dim;
+  const size_t part_floats = AttentionPartFloats(kv_, group);
+  const size_t items = batch_.size() * config.kv_heads;
+  size_t unit = 0;
+  for (size_t item = 0; item < items; ++item) {
+    const BatchToken& token = batch_[item / config.kv_heads];
+    const size_t head = item % config.kv_heads;
+    const float* q = q_.row(item / config.kv_heads) + head * width;
+    for (size_t part = 0; part < AttentionParts(token.position); ++part, ++unit) {
+      if (unit % pool_.threads() != static_cast<size_t>(worker)) continue;
+      AttendPart(kv_, kv_memory_, token.blocks, layer, head, token.position, part, q, group,
+                 attention_parts_ + (item * max_parts_ + part) * part_floats, scratch);
+    }
+  }
+  pool_.Barrier();
+  for (size_t item = worker; item < items; item += pool_.threads()) {
+    const size_t t = item / config.kv_heads;
+    FinishParts(kv_, AttentionParts(batch_[t].position), group,
+                attention_parts_ + item * max_parts_ * part_floats,
+                attended_.row(t) + item % config.kv_heads * width);
   }
 }
 

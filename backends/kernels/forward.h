@@ -102,7 +102,12 @@ class Forward {
   void Normalize(int worker, const float* weight, bool quantize);
   void ProjectQkv(int worker, const ModelLayer& layer);
   void RotateAndStore(int worker, size_t layer);
+  // How many tokens from batch_[first] on follow each other in one sequence, as far as they are
+  // attended with together.
+  size_t TokensTogether(size_t first) const;
+  void PlanAttention();
   void Attend(int worker, size_t layer, bool quantize);
+  void AttendSplit(int worker, size_t layer, float* scratch);
   void GateAndUp(int worker, const ModelLayer& layer, size_t index);
   void AddProduct(int worker, const PackedMatrix& weights, const Buffer& input);
   void ComputeLogits(int worker);
@@ -124,6 +129,14 @@ class Forward {
   std::vector<uint32_t> logit_tokens_;  // indices in the batch
   bool adapted_ = false;                // a token of the batch has an adapter
 
+  // Tokens that are attended with together; each with every KV head is a unit of work.
+  struct AttentionUnit {
+    uint32_t first;
+    uint32_t tokens;
+  };
+  std::vector<AttentionUnit> attention_units_;
+  bool split_attention_ = false;  // every unit is one token, its positions shared out as well
+
   Buffer residual_;
   Buffer normed_;  // of the residual stream
   Buffer q_;
@@ -134,7 +147,9 @@ class Forward {
   Buffer up_;
   float* cosines_ = nullptr;  // [token][head_dim / 2]
   float* sines_ = nullptr;
-  float* scratch_ = nullptr;  // of AttendHead, one a thread
+  float* attention_parts_ = nullptr;  // [token and KV head][max_parts_]
+  size_t max_parts_ = 0;
+  float* scratch_ = nullptr;  // of attention, one a thread
   size_t scratch_floats_ = 0;
   float* adapter_scratch_ = nullptr;  // kMaxLoraRank, one a thread
   float* logits_ = nullptr;

@@ -28,6 +28,9 @@ struct QuantizedRows {
   float* scaled_sums = nullptr;  // scale * (sum of the 32 quants)
   int32_t* sums = nullptr;       // of 32 quants
   int32_t* half_sums = nullptr;  // of 16 quants
+  // The quants in 16 bits, each four in the order 0, 2, 1, 3; begins with a row like quants. May be
+  // null: needed for speed only, where NeedsWideQuants says so.
+  int16_t* wide = nullptr;
 };
 
 // The activations of a product, as floats for float weights and quantised for the others.
@@ -55,6 +58,9 @@ void SwiGlu(const float* gate, const float* up, size_t size, float* out);
 
 // Rotates the pairs (x[2i], x[2i+1]), i < pairs, by the angles given by their cosine and sine.
 void Rope(float* x, size_t pairs, const float* cosines, const float* sines);
+
+// Whether products of many tokens are faster with QuantizedRows::wide on this instruction set.
+bool NeedsWideQuants();
 
 // The instruction set that the functions above run on, such as "AVX3+VNNI".
 std::string KernelTarget();

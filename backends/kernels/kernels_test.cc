@@ -60,6 +60,9 @@ std::vector<std::byte> RandomRows(TensorType type, size_t rows, size_t columns, 
 }
 
 struct Inputs {
+  Inputs(const Inputs&) = delete;
+  Inputs& operator=(const Inputs&) = delete;
+  Inputs(Inputs&&) = default;  // vectors keep their memory
   Inputs(size_t tokens, size_t columns, bool extreme) : floats(tokens * columns) {
     std::mt19937 random(5);
     std::normal_distribution<float> value;
@@ -73,10 +76,22 @@ struct Inputs {
     view.float_stride = columns;
     view.quantized = {columns,     quants.data(),   scales.data(), scaled_sums.data(),
                       sums.data(), half_sums.data()};
+    if (NeedsWideQuants()) {
+      wide.resize(quants.size());
+      view.quantized.wide = wide.data();
+    }
     if (columns % 32 != 0) return;
     for (size_t t = 0; t < tokens; ++t) {
       QuantizeColumns(floats.data() + t * columns, 0, columns, t, view.quantized);
     }
+  }
+  // The inputs of one token.
+  Inputs Token(size_t t) const {
+    Inputs one(1, view.float_stride, false);
+    const size_t columns = view.float_stride;
+    std::copy_n(&floats[t * columns], columns, one.floats.begin());
+    QuantizeColumns(one.floats.data(), 0, columns, 0, one.view.quantized);
+    return one;
   }
   // What the kernels see of a value.
   double At(size_t t, size_t k, bool quantized) const {
@@ -88,6 +103,7 @@ struct Inputs {
   std::vector<int8_t> quants;
   std::vector<float> scales, scaled_sums;
   std::vector<int32_t> sums, half_sums;
+  std::vector<int16_t> wide;
   Activations view;
 };
 
@@ -127,13 +143,56 @@ TEST(KernelsTest, MatMulOfEveryTypeAndTarget) {
     for (const TensorType type : kTypes) {
       CheckMatMul(type, 70, 512, 1, false);
       CheckMatMul(type, 37, 256, 15, false);
+      CheckMatMul(type, 21, 1280, 7, false);
       CheckMatMul(type, 16, 256, 2, true);
       CheckMatMul(type, 16, 256, 1, true);
+      CheckMatMul(type, 48, 1024, 6, true);
     }
     for (const TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16}) {
       CheckMatMul(type, 21, 3, 5, false);
     }
     CheckMatMul(TensorType::kQ8_0, 1, 32, 3, false);
+  }
+}
+
+// Every tile and block size against one token at a time, to the bit.
+TEST(KernelsTest, MatMulOfManyTokensIsThatOfEach) {
+  constexpr size_t kRows = 53, kColumns = 768, kTokens = 103;
+  for (const Target& target : SupportedTargets()) {
+    const ScopedTarget scoped(target);
+    const Inputs inputs(kTokens, kColumns, false);
+    for (const TensorType type : kTypes) {
+      const std::vector<std::byte> bytes = RandomRows(type, kRows, kColumns, false);
+      std::vector<std::byte> memory(PackedBytes(FormatOf(type), kRows, kColumns) + 64);
+      std::byte* aligned =
+          memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+      const PackedMatrix matrix = LayOutMatrix(FormatOf(type), kRows, kColumns, aligned);
+      ASSERT_EQ(PackPanels(type, bytes.data(), 0, matrix.panels, matrix), std::nullopt);
+      const size_t stride = matrix.padded_rows();
+      std::vector<float> one_by_one(kTokens * stride, 2.0f);
+      for (size_t t = 0; t < kTokens; ++t) {
+        const Inputs one = inputs.Token(t);
+        MatMul(matrix, 0, matrix.panels, one.view, 1, &one_by_one[t * stride], stride, true);
+      }
+      for (const size_t tokens : {2u, 3u, 5u, 7u, 8u, 15u, 103u}) {
+        std::vector<float> together(tokens * stride, 2.0f);
+        MatMul(matrix, 0, 2, inputs.view, tokens, together.data(), stride, true);
+        MatMul(matrix, 2, matrix.panels, inputs.view, tokens, together.data(), stride, true);
+        ASSERT_EQ(std::memcmp(together.data(), one_by_one.data(), together.size() * sizeof(float)),
+                  0)
+            << KernelTarget() << " " << models::TensorTypeName(type) << " " << tokens;
+      }
+    }
+  }
+}
+
+// Packed weights take at most a twentieth more than in the file.
+TEST(KernelsTest, PackedWeightsAreAsSmallAsTheFile) {
+  for (const TensorType type : kTypes) {
+    const models::TensorTypeTraits traits = models::Traits(type);
+    const size_t in_file = 4096 * 4096 / traits.elements * traits.bytes;
+    EXPECT_LE(PackedBytes(FormatOf(type), 4096, 4096), in_file + in_file / 20)
+        << models::TensorTypeName(type);
   }
 }
 

@@ -1,7 +1,8 @@
-// Products of packed weights with activations, for each instruction set. Included once for every
-// target by Highway. A tile is one vector of rows times some tokens; the sum of an element runs
-// over the columns in order, in integers within a group of 32 (or 16) and in floats across groups,
-// so tiles of any shape give the same result.
+// Products of packed weights with few activations, for each instruction set, the weights taken from
+// memory once and straight into registers. Included once for every target by Highway. A tile is a
+// vector of rows or some times some tokens; the sum of an element runs over the columns in order,
+// in integers within a group of 32 (or 16) and in floats across groups, so tiles of any shape, and
+// those of tile-inl.h, give the same result.
 #if defined(RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_
 #undef RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_
@@ -11,16 +12,11 @@
 
 #include "backends/kernels/dot-inl.h"
 #include "backends/kernels/kernels.h"
+#include "backends/kernels/weights-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reticle::backends::kernels::HWY_NAMESPACE {
-
-using DU16 = hn::Rebind<uint16_t, DF>;
-using DF16 = hn::Rebind<hwy::float16_t, DF>;
-using DBF16 = hn::Rebind<hwy::bfloat16_t, DF>;
-using DBytes = hn::Rebind<int8_t, DF>;
-using DUBytes = hn::Rebind<uint8_t, DF>;
 
 // Tokens in the widest tile: as many accumulators as the registers hold.
 #if HWY_TARGET == HWY_AVX3
@@ -33,21 +29,12 @@ inline constexpr size_t kMaxTokens = 4;
 // memory, and the hardware's own prefetch stops at pages.
 inline constexpr size_t kPrefetchBytes = 4096;
 
-HWY_INLINE VF LoadHalves(const std::byte* base, size_t index) {
-  const DU16 du16;
-  const auto bits = hn::LoadU(du16, reinterpret_cast<const uint16_t*>(base) + index);
-  return hn::PromoteTo(DF(), hn::BitCast(DF16(), bits));
-}
-
-HWY_INLINE VF LoadInt8(const std::byte* base, size_t index) {
-  const auto bytes = hn::LoadU(DBytes(), reinterpret_cast<const int8_t*>(base) + index);
-  return hn::ConvertTo(DF(), hn::PromoteTo(DI(), bytes));
-}
-
-HWY_INLINE VF LoadUint8(const std::byte* base, size_t index) {
-  const auto bytes = hn::LoadU(DUBytes(), reinterpret_cast<const uint8_t*>(base) + index);
-  return hn::ConvertTo(DF(), hn::PromoteTo(DI(), bytes));
-}
+// Whether this instruction set has the tiles of tile-inl.h for many tokens.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+inline constexpr bool kHasTiles = true;
+#else
+inline constexpr bool kHasTiles = false;
+#endif
 
 HWY_INLINE void StoreResult(VF value, float* to, bool add) {
   const DF df;
@@ -147,131 +134,27 @@ void FloatMatMul(const PackedMatrix& w, size_t first, size_t end, const Activati
 
 // ==== Quantised weights ====
 
-template <PackedFormat kFormat>
-struct Format {
-  static constexpr bool kNibbles = kFormat == PackedFormat::kNibbles ||
-                                   kFormat == PackedFormat::kNibblesMin ||
-                                   kFormat == PackedFormat::kNibblesSuperMin;
-  static constexpr bool kSigned =
-      kFormat == PackedFormat::kInt8 || kFormat == PackedFormat::kInt8Super16;
-  static constexpr bool kMin =
-      kFormat == PackedFormat::kInt8Min || kFormat == PackedFormat::kInt8SuperMin ||
-      kFormat == PackedFormat::kNibblesMin || kFormat == PackedFormat::kNibblesSuperMin;
-  static constexpr bool kSix = kFormat == PackedFormat::kSixBit;
-  static constexpr bool kThree = kFormat == PackedFormat::kThreeBit;
-  static constexpr bool kSuper = kFormat == PackedFormat::kInt8SuperMin ||
-                                 kFormat == PackedFormat::kInt8Super16 ||
-                                 kFormat == PackedFormat::kNibblesSuperMin || kSix || kThree;
-  // Columns that share a scale.
-  static constexpr size_t kGroup = kFormat == PackedFormat::kInt8Super16 ? 16 : 32;
-  // What a quant is too large by.
-  static constexpr int kOffset = kFormat == PackedFormat::kNibbles ? 8 : kSix ? 32 : kThree ? 4 : 0;
-};
-
-// Where one panel's arrays begin.
-struct PanelView {
-  const std::byte* values;
-  const std::byte* scales;
-  const std::byte* mins;
-  const std::byte* super_scales;
-  const std::byte* super_mins;
-
-  PanelView(const PackedMatrix& w, size_t panel)
-      : values(w.values + panel * w.values_stride),
-        scales(w.scales + panel * w.scales_stride),
-        mins(w.mins + panel * w.mins_stride),
-        super_scales(w.super_scales + panel * w.super_stride),
-        super_mins(w.super_mins + panel * w.super_stride) {}
-};
-
-template <class F>
-HWY_INLINE VF LoadScale(const PanelView& w, size_t group, size_t lane) {
-  if constexpr (F::kSuper) {
-    const size_t super = group * F::kGroup / 256;
-    return hn::Mul(LoadHalves(w.super_scales, super * kPanelRows + lane),
-                   LoadInt8(w.scales, group * kPanelRows + lane));
-  } else {
-    return LoadHalves(w.scales, group * kPanelRows + lane);
-  }
-}
-
-template <class F>
-HWY_INLINE VF LoadMin(const PanelView& w, size_t group, size_t lane) {
-  if constexpr (F::kSuper) {
-    return hn::Mul(LoadHalves(w.super_mins, group / 8 * kPanelRows + lane),
-                   LoadUint8(w.mins, group * kPanelRows + lane));
-  } else {
-    return LoadHalves(w.mins, group * kPanelRows + lane);
-  }
-}
-
-// Bits kFrom .. kFrom + kBits - 1 of every byte, moved to bit kTo.
-template <int kFrom, int kBits, int kTo>
-HWY_INLINE V8 Field(V8 bytes) {
-  const auto wide = hn::BitCast(D16(), bytes);
-  const auto mask = hn::Set(D8(), static_cast<int8_t>(((1 << kBits) - 1) << kTo));
-  if constexpr (kFrom > kTo) {
-    return hn::And(hn::BitCast(D8(), hn::ShiftRight<kFrom - kTo>(wide)), mask);
-  } else if constexpr (kFrom < kTo) {
-    return hn::And(hn::BitCast(D8(), hn::ShiftLeft<kTo - kFrom>(wide)), mask);
-  } else {
-    return hn::And(bytes, mask);
-  }
-}
-
-// Adds to the dots of each token the products of columns kColumn .. kColumn+3 of a group.
-template <bool kVnni, size_t kColumn, size_t kTokens>
-HWY_INLINE void AddColumns(V8 weights, const int8_t* quants, size_t quants_stride,
-                           VI (&dots)[kTokens]) {
-  RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-    const V8 input = Broadcast4(quants + t * quants_stride + kColumn);
-    dots[t] = DotUnsigned<kVnni>(dots[t], weights, input);
-  }
-}
-
-// The products of a group of kThreeBit.
-template <bool kVnni, size_t kTokens>
-HWY_INLINE void AddThreeBits(const int8_t* bytes, const int8_t* quants, size_t stride,
-                             VI (&dots)[kTokens]) {
+// The products of a group of kThreeBit with one token. Codes in bits 3 to 5 are left there, eight
+// times too large: one shift of their sum instead of one for each.
+template <bool kVnni>
+HWY_INLINE void AddThreeBits(const int8_t* bytes, const int8_t* quants, VI& dots) {
   constexpr size_t kRowBytes = kPanelRows * 4;
   const D8 d8;
   const V8 a = hn::LoadU(d8, bytes);
   const V8 b = hn::LoadU(d8, bytes + kRowBytes);
   const V8 c = hn::LoadU(d8, bytes + 2 * kRowBytes);
-  AddColumns<kVnni, 0>(Field<0, 3, 0>(a), quants, stride, dots);
-  AddColumns<kVnni, 4>(Field<0, 3, 0>(b), quants, stride, dots);
-  AddColumns<kVnni, 8>(Field<0, 3, 0>(c), quants, stride, dots);
-  if constexpr (kTokens == 1) {
-    // Left where they lie, these codes are eight times too large: one shift of the sum instead of
-    // one for each.
-    VI eighths[1] = {hn::Zero(DI())};
-    AddColumns<kVnni, 12>(Field<3, 3, 3>(a), quants, stride, eighths);
-    AddColumns<kVnni, 16>(Field<3, 3, 3>(b), quants, stride, eighths);
-    AddColumns<kVnni, 20>(Field<3, 3, 3>(c), quants, stride, eighths);
-    dots[0] = hn::Add(dots[0], hn::ShiftRight<3>(eighths[0]));
-  } else {
-    AddColumns<kVnni, 12>(Field<3, 3, 0>(a), quants, stride, dots);
-    AddColumns<kVnni, 16>(Field<3, 3, 0>(b), quants, stride, dots);
-    AddColumns<kVnni, 20>(Field<3, 3, 0>(c), quants, stride, dots);
-  }
-  AddColumns<kVnni, 24>(hn::Or(Field<6, 2, 0>(a), Field<6, 1, 2>(b)), quants, stride, dots);
-  AddColumns<kVnni, 28>(hn::Or(Field<6, 2, 0>(c), Field<7, 1, 2>(b)), quants, stride, dots);
-}
-
-// The products of half a group of kSixBit.
-template <bool kVnni, size_t kTokens>
-HWY_INLINE void AddSixBits(const int8_t* bytes, const int8_t* quants, size_t stride,
-                           VI (&dots)[kTokens]) {
-  constexpr size_t kRowBytes = kPanelRows * 4;
-  const D8 d8;
-  const V8 a = hn::LoadU(d8, bytes);
-  const V8 b = hn::LoadU(d8, bytes + kRowBytes);
-  const V8 c = hn::LoadU(d8, bytes + 2 * kRowBytes);
-  AddColumns<kVnni, 0>(Field<0, 6, 0>(a), quants, stride, dots);
-  AddColumns<kVnni, 4>(Field<0, 6, 0>(b), quants, stride, dots);
-  AddColumns<kVnni, 8>(Field<0, 6, 0>(c), quants, stride, dots);
-  const V8 rest = hn::Or(hn::Or(Field<6, 2, 0>(a), Field<6, 2, 2>(b)), Field<6, 2, 4>(c));
-  AddColumns<kVnni, 12>(rest, quants, stride, dots);
+  const auto add = [quants](VI sum, V8 codes, size_t column) HWY_ATTR {
+    return DotUnsigned<kVnni>(sum, codes, Broadcast4(quants + column));
+  };
+  VI sum = add(dots, Field<0, 3, 0>(a), 0);
+  sum = add(sum, Field<0, 3, 0>(b), 4);
+  sum = add(sum, Field<0, 3, 0>(c), 8);
+  VI eighths = add(hn::Zero(DI()), Field<3, 3, 3>(a), 12);
+  eighths = add(eighths, Field<3, 3, 3>(b), 16);
+  eighths = add(eighths, Field<3, 3, 3>(c), 20);
+  sum = add(sum, hn::Or(Field<6, 2, 0>(a), Field<6, 1, 2>(b)), 24);
+  sum = add(sum, hn::Or(Field<6, 2, 0>(c), Field<7, 1, 2>(b)), 28);
+  dots = hn::Add(sum, hn::ShiftRight<3>(eighths));
 }
 
 // Adds the products of one group (32 or 16 columns) to the float sums.
@@ -295,50 +178,24 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
     }
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) dots[v][t] = start;
   }
-  if constexpr (F::kSix || F::kThree) {
-    constexpr size_t kVectors = F::kSix ? 6 : 3;
-    const int8_t* bytes =
-        reinterpret_cast<const int8_t*>(w.values) + group * kVectors * kRowBytes + vec * kLanes * 4;
-    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-      const int8_t* of_vec = bytes + v * kLanes * 4;
-      if constexpr (F::kSix) {
-        AddSixBits<kVnni>(of_vec, quants, x.columns, dots[v]);
-        AddSixBits<kVnni>(of_vec + 3 * kRowBytes, quants + 16, x.columns, dots[v]);
-      } else {
-        AddThreeBits<kVnni>(of_vec, quants, x.columns, dots[v]);
-      }
-    }
-  } else if constexpr (F::kNibbles) {
-    const int8_t* bytes =
-        reinterpret_cast<const int8_t*>(w.values) + group * 4 * kRowBytes + vec * kLanes * 4;
-    const auto mask = hn::Set(D8(), int8_t{15});
-    RETICLE_UNROLL for (size_t j = 0; j < 4; ++j) {
-      RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-        if (v == 0) __builtin_prefetch(bytes + j * kRowBytes + ahead);
-        const V8 both = hn::LoadU(D8(), bytes + j * kRowBytes + v * kLanes * 4);
-        const V8 low = hn::And(both, mask);
-        const V8 high =
-            hn::And(hn::BitCast(D8(), hn::ShiftRight<4>(hn::BitCast(D16(), both))), mask);
-        RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-          const int8_t* q = quants + t * x.columns + j * 4;
-          dots[v][t] = DotUnsigned<kVnni>(dots[v][t], low, Broadcast4(q));
-          dots[v][t] = DotUnsigned<kVnni>(dots[v][t], high, Broadcast4(q + 16));
-        }
-      }
-    }
-  } else {
-    const int8_t* bytes = reinterpret_cast<const int8_t*>(w.values) +
-                          group * (F::kGroup / 4) * kRowBytes + vec * kLanes * 4;
-    RETICLE_UNROLL for (size_t j = 0; j < F::kGroup / 4; ++j) {
-      RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-        if (v == 0) __builtin_prefetch(bytes + j * kRowBytes + ahead);
-        const V8 weights = hn::LoadU(D8(), bytes + j * kRowBytes + v * kLanes * 4);
+  const std::byte* bytes = w.values + group * F::kVectors * kRowBytes + vec * kLanes * 4;
+  RETICLE_UNROLL for (size_t i = 0; i < F::kVectors; ++i) {
+    __builtin_prefetch(bytes + i * kRowBytes + ahead);
+  }
+  RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+    const std::byte* of_vec = bytes + v * kLanes * 4;
+    if constexpr (F::kThree && kTokens == 1) {
+      AddThreeBits<kVnni>(reinterpret_cast<const int8_t*>(of_vec), quants, dots[v][0]);
+    } else {
+      V8 codes[F::kGroup / 4];
+      LoadCodes<F>(of_vec, codes);
+      RETICLE_UNROLL for (size_t j = 0; j < F::kGroup / 4; ++j) {
         RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
           const V8 input = Broadcast4(quants + t * x.columns + j * 4);
           if constexpr (F::kSigned) {
-            dots[v][t] = DotSigned<kVnni>(dots[v][t], weights, input);
+            dots[v][t] = DotSigned<kVnni>(dots[v][t], codes[j], input);
           } else {
-            dots[v][t] = DotUnsigned<kVnni>(dots[v][t], weights, input);
+            dots[v][t] = DotUnsigned<kVnni>(dots[v][t], codes[j], input);
           }
         }
       }
@@ -360,22 +217,28 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   }
 }
 
-template <class F, bool kVnni, size_t kVecs, size_t kTokens>
+// kPanels panels side by side, so that their sums do not wait for each other.
+template <class F, bool kVnni, size_t kPanels, size_t kVecs, size_t kTokens>
 HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const QuantizedRows& x,
                           size_t token, float* out, size_t out_stride, bool add) {
-  const PanelView view(w, panel);
-  VF sums[kVecs][kTokens];
-  RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-    RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) sums[v][t] = hn::Zero(DF());
+  VF sums[kPanels][kVecs][kTokens];
+  RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) sums[p][v][t] = hn::Zero(DF());
+    }
   }
   const size_t groups = w.columns / F::kGroup;
   for (size_t group = 0; group < groups; ++group) {
-    AddGroup<F, kVnni>(view, vec, x, token, group, sums);
+    RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
+      AddGroup<F, kVnni>(PanelView(w, panel + p), vec, x, token, group, sums[p]);
+    }
   }
-  RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-    RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-      float* to = out + (token + t) * out_stride + panel * kPanelRows + (vec + v) * kLanes;
-      StoreResult(sums[v][t], to, add);
+  RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
+        float* to = out + (token + t) * out_stride + (panel + p) * kPanelRows + (vec + v) * kLanes;
+        StoreResult(sums[p][v][t], to, add);
+      }
     }
   }
 }
@@ -385,18 +248,28 @@ HWY_INLINE void QuantTokens(const PackedMatrix& w, size_t panel, const Quantized
                             size_t token, float* out, size_t out_stride, bool add) {
   constexpr size_t kVecs = kTokens == 1 ? kPanelVecs : 1;
   for (size_t v = 0; v < kPanelVecs; v += kVecs) {
-    QuantTile<F, kVnni, kVecs, kTokens>(w, panel, v, x, token, out, out_stride, add);
+    QuantTile<F, kVnni, 1, kVecs, kTokens>(w, panel, v, x, token, out, out_stride, add);
   }
 }
 
-template <PackedFormat kFormat, bool kVnni>
-void QuantMatMul(const PackedMatrix& w, size_t first, size_t end, const QuantizedRows& x,
-                 size_t tokens, float* out, size_t out_stride, bool add) {
-  using F = Format<kFormat>;
-  for (size_t panel = first; panel < end; ++panel) {
+template <class F, bool kVnni>
+HWY_INLINE void DirectMatMul(const PackedMatrix& w, size_t first, size_t end,
+                             const QuantizedRows& x, size_t tokens, float* out, size_t out_stride,
+                             bool add) {
+  size_t panel = first;
+  if (tokens == 1) {
+    if constexpr (kPanelVecs == 1) {
+      for (; panel + 2 <= end; panel += 2) {
+        QuantTile<F, kVnni, 2, 1, 1>(w, panel, 0, x, 0, out, out_stride, add);
+      }
+    }
+  }
+  for (; panel < end; ++panel) {
     size_t t = 0;
-    for (; t + kMaxTokens <= tokens; t += kMaxTokens) {
-      QuantTokens<F, kVnni, kMaxTokens>(w, panel, x, t, out, out_stride, add);
+    if constexpr (!kHasTiles) {
+      for (; t + 4 <= tokens; t += 4) {
+        QuantTokens<F, kVnni, 4>(w, panel, x, t, out, out_stride, add);
+      }
     }
     for (; t + 2 <= tokens; t += 2) {
       QuantTokens<F, kVnni, 2>(w, panel, x, t, out, out_stride, add);

@@ -5,45 +5,63 @@
 // Highway's headers come after foreach_target.h.
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/matmul-inl.h"
+#include "backends/kernels/tile-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace reticle::backends::kernels::HWY_NAMESPACE {
 
+// From how many tokens on weights are unpacked first.
+inline constexpr size_t kTileFrom = 3;
+
+template <PackedFormat kFormat, bool kVnni>
+void QuantMatMul(const PackedMatrix& w, size_t first, size_t end, const QuantizedRows& x,
+                 size_t tokens, float* out, size_t out_stride, bool add) {
+  using F = Format<kFormat>;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  if (tokens >= kTileFrom && (kProductsOf<F, kVnni> != Products::kWide || x.wide != nullptr)) {
+    return TileMatMul<F, kVnni>(w, first, end, x, tokens, out, out_stride, add);
+  }
+#endif
+  DirectMatMul<F, kVnni>(w, first, end, x, tokens, out, out_stride, add);
+}
+
 template <bool kVnni>
 void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations& x, size_t tokens,
               float* out, size_t stride, bool add) {
-  const QuantizedRows& q = x.quantized;
+  const auto floats = [&]<PackedFormat kFormat>() {
+    FloatMatMul<kFormat>(w, first, end, x, tokens, out, stride, add);
+  };
+  const auto quants = [&]<PackedFormat kFormat>() {
+    QuantMatMul<kFormat, kVnni>(w, first, end, x.quantized, tokens, out, stride, add);
+  };
   switch (w.format) {
     case PackedFormat::kF32:
-      return FloatMatMul<PackedFormat::kF32>(w, first, end, x, tokens, out, stride, add);
+      return floats.template operator()<PackedFormat::kF32>();
     case PackedFormat::kF16:
-      return FloatMatMul<PackedFormat::kF16>(w, first, end, x, tokens, out, stride, add);
+      return floats.template operator()<PackedFormat::kF16>();
     case PackedFormat::kBF16:
-      return FloatMatMul<PackedFormat::kBF16>(w, first, end, x, tokens, out, stride, add);
+      return floats.template operator()<PackedFormat::kBF16>();
     case PackedFormat::kInt8:
-      return QuantMatMul<PackedFormat::kInt8, kVnni>(w, first, end, q, tokens, out, stride, add);
-    case PackedFormat::kInt8Min:
-      return QuantMatMul<PackedFormat::kInt8Min, kVnni>(w, first, end, q, tokens, out, stride, add);
-    case PackedFormat::kInt8SuperMin:
-      return QuantMatMul<PackedFormat::kInt8SuperMin, kVnni>(w, first, end, q, tokens, out, stride,
-                                                             add);
-    case PackedFormat::kInt8Super16:
-      return QuantMatMul<PackedFormat::kInt8Super16, kVnni>(w, first, end, q, tokens, out, stride,
-                                                            add);
+      return quants.template operator()<PackedFormat::kInt8>();
+    case PackedFormat::kFiveBit:
+      return quants.template operator()<PackedFormat::kFiveBit>();
+    case PackedFormat::kFiveBitMin:
+      return quants.template operator()<PackedFormat::kFiveBitMin>();
+    case PackedFormat::kFiveBitSuperMin:
+      return quants.template operator()<PackedFormat::kFiveBitSuperMin>();
+    case PackedFormat::kSixBit16:
+      return quants.template operator()<PackedFormat::kSixBit16>();
     case PackedFormat::kNibbles:
-      return QuantMatMul<PackedFormat::kNibbles, kVnni>(w, first, end, q, tokens, out, stride, add);
+      return quants.template operator()<PackedFormat::kNibbles>();
     case PackedFormat::kNibblesMin:
-      return QuantMatMul<PackedFormat::kNibblesMin, kVnni>(w, first, end, q, tokens, out, stride,
-                                                           add);
+      return quants.template operator()<PackedFormat::kNibblesMin>();
     case PackedFormat::kNibblesSuperMin:
-      return QuantMatMul<PackedFormat::kNibblesSuperMin, kVnni>(w, first, end, q, tokens, out,
-                                                                stride, add);
+      return quants.template operator()<PackedFormat::kNibblesSuperMin>();
     case PackedFormat::kSixBit:
-      return QuantMatMul<PackedFormat::kSixBit, kVnni>(w, first, end, q, tokens, out, stride, add);
+      return quants.template operator()<PackedFormat::kSixBit>();
     case PackedFormat::kThreeBit:
-      return QuantMatMul<PackedFormat::kThreeBit, kVnni>(w, first, end, q, tokens, out, stride,
-                                                         add);
+      return quants.template operator()<PackedFormat::kThreeBit>();
   }
 }
 
@@ -52,6 +70,8 @@ void MatMulTarget(const PackedMatrix& w, size_t first, size_t end, const Activat
   if (UsesVnni(vnni_bits)) return MatMulBy<true>(w, first, end, x, tokens, out, out_stride, add);
   MatMulBy<false>(w, first, end, x, tokens, out, out_stride, add);
 }
+
+bool NeedsWideTarget(int vnni_bits) { return kHasTiles && !UsesVnni(vnni_bits); }
 
 const char* TargetName(int vnni_bits) {
 #if HWY_TARGET == HWY_AVX3
@@ -79,6 +99,7 @@ namespace {
 
 HWY_EXPORT(MatMulTarget);
 HWY_EXPORT(TargetName);
+HWY_EXPORT(NeedsWideTarget);
 
 std::atomic<bool> vnni_disabled{false};
 
@@ -104,6 +125,8 @@ void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel, c
   HWY_DYNAMIC_DISPATCH(MatMulTarget)
   (weights, first_panel, end_panel, x, tokens, out, out_stride, add, VnniBits());
 }
+
+bool NeedsWideQuants() { return HWY_DYNAMIC_DISPATCH(NeedsWideTarget)(VnniBits()); }
 
 std::string KernelTarget() { return HWY_DYNAMIC_DISPATCH(TargetName)(VnniBits()); }
 

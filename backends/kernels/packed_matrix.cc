@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backends/kernels/block_decode.h"
+#include "backends/kernels/pack_panel.h"
 #include "base/check.h"
 #include "models/half.h"
 
@@ -14,28 +15,43 @@ namespace {
 using models::TensorType;
 
 constexpr size_t kVectorBytes = 4 * kPanelRows;
-constexpr size_t kSixBitGroupBytes = 6 * kVectorBytes;
-constexpr size_t kThreeBitGroupBytes = 3 * kVectorBytes;
 
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
-
-bool IsPlanes(PackedFormat format) {
-  return format == PackedFormat::kSixBit || format == PackedFormat::kThreeBit;
-}
 
 bool IsNibbles(PackedFormat format) {
   return format == PackedFormat::kNibbles || format == PackedFormat::kNibblesMin ||
          format == PackedFormat::kNibblesSuperMin;
 }
 
+bool IsFiveBit(PackedFormat format) {
+  return format == PackedFormat::kFiveBit || format == PackedFormat::kFiveBitMin ||
+         format == PackedFormat::kFiveBitSuperMin;
+}
+
 bool HasMin(PackedFormat format) {
-  return format == PackedFormat::kInt8Min || format == PackedFormat::kInt8SuperMin ||
+  return format == PackedFormat::kFiveBitMin || format == PackedFormat::kFiveBitSuperMin ||
          format == PackedFormat::kNibblesMin || format == PackedFormat::kNibblesSuperMin;
 }
 
 bool IsSuper(PackedFormat format) {
-  return format == PackedFormat::kInt8SuperMin || format == PackedFormat::kInt8Super16 ||
-         format == PackedFormat::kNibblesSuperMin || IsPlanes(format);
+  return format == PackedFormat::kFiveBitSuperMin || format == PackedFormat::kSixBit16 ||
+         format == PackedFormat::kNibblesSuperMin || format == PackedFormat::kSixBit ||
+         format == PackedFormat::kThreeBit;
+}
+
+// Byte-vectors that hold the quants of 32 columns.
+size_t VectorsOfGroup(PackedFormat format) {
+  if (IsNibbles(format)) return 4;
+  if (IsFiveBit(format)) return 5;
+  switch (format) {
+    case PackedFormat::kSixBit16:
+    case PackedFormat::kSixBit:
+      return 6;
+    case PackedFormat::kThreeBit:
+      return 3;
+    default:
+      return 8;
+  }
 }
 
 struct Strides {
@@ -59,12 +75,10 @@ Strides StridesOf(PackedFormat format, size_t columns) {
     strides.values = RoundUp(columns * kRows * 2, 64);
     return strides;
   }
-  strides.values = columns * kRows / (IsNibbles(format) ? 2 : 1);
-  if (format == PackedFormat::kSixBit) strides.values = columns / 32 * kSixBitGroupBytes;
-  if (format == PackedFormat::kThreeBit) strides.values = columns / 32 * kThreeBitGroupBytes;
   const size_t groups = columns / 32;
+  strides.values = groups * VectorsOfGroup(format) * kVectorBytes;
   if (IsSuper(format)) {
-    strides.scales = RoundUp(groups * kRows * (format == PackedFormat::kInt8Super16 ? 2 : 1), 64);
+    strides.scales = RoundUp(groups * kRows * (format == PackedFormat::kSixBit16 ? 2 : 1), 64);
     strides.mins = HasMin(format) ? RoundUp(groups * kRows, 64) : 0;
     strides.super = RoundUp(RoundUp(columns, 256) / 256 * kRows * 2, 64);
   } else {
@@ -88,25 +102,51 @@ bool PackFloatRow(const std::byte* row, size_t lane, size_t columns, T exponent,
   return finite;
 }
 
-void PackQuants(const Group32& group, size_t g, size_t lane, bool nibbles, int offset,
-                uint8_t* panel) {
-  if (nibbles) {
-    uint8_t* block = panel + g * 32 * kPanelRows / 2;
-    for (size_t i = 0; i < 16; ++i) {
-      const int low = group.quants[i] + offset;
-      const int high = group.quants[i + 16] + offset;
-      block[i / 4 * 64 + lane * 4 + i % 4] = static_cast<uint8_t>(low | high << 4);
+// The bytes of one lane's four columns in byte-vector `vector` of a group.
+uint8_t* LaneBytes(uint8_t* group, size_t vector, size_t lane) {
+  return group + vector * kVectorBytes + lane * 4;
+}
+
+// Writes 32 quants of a row into their group of a panel. `offset` makes them unsigned.
+void PutQuants(PackedFormat format, const int8_t* quants, int offset, size_t lane, uint8_t* group) {
+  const auto put = [&](size_t vector, size_t i, int bits) {
+    LaneBytes(group, vector, lane)[i] = static_cast<uint8_t>(bits);
+  };
+  if (format == PackedFormat::kInt8) {
+    for (size_t v = 0; v < 8; ++v) std::memcpy(LaneBytes(group, v, lane), quants + 4 * v, 4);
+    return;
+  }
+  const auto code = [&](size_t column) { return quants[column] + offset; };
+  if (IsNibbles(format) || IsFiveBit(format)) {
+    for (size_t i = 0; i < 16; ++i) put(i / 4, i % 4, (code(i) & 15) | (code(i + 16) & 15) << 4);
+    if (IsNibbles(format)) return;
+    for (size_t i = 0; i < 4; ++i) {
+      int fifths = 0;
+      for (size_t j = 0; j < 8; ++j) fifths |= code(4 * j + i) >> 4 << j;
+      put(4, i, fifths);
     }
     return;
   }
-  uint8_t* block = panel + g * 32 * kPanelRows;
-  for (size_t i = 0; i < 32; i += 4) std::memcpy(block + i * 16 + lane * 4, group.quants + i, 4);
+  for (size_t i = 0; i < 4; ++i) {
+    if (format == PackedFormat::kThreeBit) {
+      put(0, i, code(i) | code(12 + i) << 3 | (code(24 + i) & 3) << 6);
+      put(1, i, code(4 + i) | code(16 + i) << 3 | code(24 + i) >> 2 << 6 | code(28 + i) >> 2 << 7);
+      put(2, i, code(8 + i) | code(20 + i) << 3 | (code(28 + i) & 3) << 6);
+      continue;
+    }
+    for (size_t half = 0; half < 2; ++half) {
+      const int rest = code(16 * half + 12 + i);
+      for (size_t u = 0; u < 3; ++u) {
+        put(3 * half + u, i, code(16 * half + 4 * u + i) | ((rest >> (2 * u)) & 3) << 6);
+      }
+    }
+  }
 }
 
 bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
                   const PackedMatrix& m) {
-  const bool nibbles = IsNibbles(m.format);
-  const int offset = type == TensorType::kQ4_0 ? 8 : 0;
+  const int offset = QuantOffset(m.format);
+  const size_t group_bytes = VectorsOfGroup(m.format) * kVectorBytes;
   uint8_t* values = reinterpret_cast<uint8_t*>(m.values + panel * m.values_stride);
   std::byte* scales = m.scales + panel * m.scales_stride;
   std::byte* mins = m.mins + panel * m.mins_stride;
@@ -116,7 +156,7 @@ bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t pan
   for (size_t g = 0; g < m.columns / 32; ++g) {
     DecodeGroup(type, row, g, &group);
     finite &= std::isfinite(group.scale) && std::isfinite(group.min);
-    PackQuants(group, g, lane, nibbles, offset, values);
+    PutQuants(m.format, group.quants, offset, lane, values + g * group_bytes);
     const size_t cell = g * kPanelRows + lane;
     if (!IsSuper(m.format)) {
       reinterpret_cast<uint16_t*>(scales)[cell] = models::FloatToHalf(group.scale);
@@ -125,7 +165,7 @@ bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t pan
       }
       continue;
     }
-    if (m.format == PackedFormat::kInt8Super16) {
+    if (m.format == PackedFormat::kSixBit16) {
       reinterpret_cast<int8_t*>(scales)[2 * g * kPanelRows + lane] = group.sub_scale[0];
       reinterpret_cast<int8_t*>(scales)[(2 * g + 1) * kPanelRows + lane] = group.sub_scale[1];
     } else {
@@ -170,14 +210,15 @@ PackedFormat FormatOf(TensorType type) {
     case TensorType::kBF16:
       return PackedFormat::kBF16;
     case TensorType::kQ8_0:
-    case TensorType::kQ5_0:
       return PackedFormat::kInt8;
+    case TensorType::kQ5_0:
+      return PackedFormat::kFiveBit;
     case TensorType::kQ5_1:
-      return PackedFormat::kInt8Min;
+      return PackedFormat::kFiveBitMin;
     case TensorType::kQ5_K:
-      return PackedFormat::kInt8SuperMin;
+      return PackedFormat::kFiveBitSuperMin;
     case TensorType::kQ6_K:
-      return PackedFormat::kInt8Super16;
+      return PackedFormat::kSixBit16;
     case TensorType::kQ4_0:
       return PackedFormat::kNibbles;
     case TensorType::kQ4_1:
@@ -220,6 +261,10 @@ std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_
   std::optional<size_t> bad_row;
   for (size_t panel = first_panel; panel < end_panel; ++panel) {
     const size_t end_row = std::min(matrix.rows, (panel + 1) * kPanelRows);
+    if (end_row == (panel + 1) * kPanelRows &&
+        PackWholePanel(type, tensor + panel * kPanelRows * row_bytes, panel, matrix)) {
+      continue;
+    }
     for (size_t r = panel * kPanelRows; r < end_row; ++r) {
       const bool finite = PackRow(type, tensor + r * row_bytes, r % kPanelRows, panel, matrix);
       if (!finite && !bad_row.has_value()) bad_row = r;
@@ -229,33 +274,6 @@ std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_
 }
 
 namespace {
-
-// The bytes of one lane's four columns in byte-vector `vector` of a group.
-uint8_t* LaneBytes(uint8_t* group, size_t vector, size_t lane) {
-  return group + vector * kVectorBytes + lane * 4;
-}
-
-void PutPlanes(PackedFormat format, const int8_t* quants, size_t lane, uint8_t* group) {
-  const auto put = [&](size_t vector, size_t i, int bits) {
-    LaneBytes(group, vector, lane)[i] = static_cast<uint8_t>(bits);
-  };
-  for (size_t i = 0; i < 4; ++i) {
-    if (format == PackedFormat::kSixBit) {
-      const auto code = [&](size_t column) { return quants[column + i] + 32; };
-      for (size_t half = 0; half < 2; ++half) {
-        const int rest = code(16 * half + 12);
-        for (size_t u = 0; u < 3; ++u) {
-          put(3 * half + u, i, code(16 * half + 4 * u) | ((rest >> (2 * u)) & 3) << 6);
-        }
-      }
-    } else {
-      const auto code = [&](size_t column) { return quants[column + i] + 4; };
-      put(0, i, code(0) | code(12) << 3 | (code(24) & 3) << 6);
-      put(1, i, code(4) | code(16) << 3 | code(24) >> 2 << 6 | code(28) >> 2 << 7);
-      put(2, i, code(8) | code(20) << 3 | (code(28) & 3) << 6);
-    }
-  }
-}
 
 void GetPlanes(PackedFormat format, uint8_t* group, size_t lane, int8_t* quants) {
   for (size_t i = 0; i < 4; ++i) {
@@ -290,9 +308,7 @@ void GetPlanes(PackedFormat format, uint8_t* group, size_t lane, int8_t* quants)
 
 // Where group `group` of a row's panel begins.
 uint8_t* GroupBytes(const PackedMatrix& m, size_t panel, size_t group) {
-  const size_t bytes = m.format == PackedFormat::kInt8     ? 8 * kVectorBytes
-                       : m.format == PackedFormat::kSixBit ? kSixBitGroupBytes
-                                                           : kThreeBitGroupBytes;
+  const size_t bytes = VectorsOfGroup(m.format) * kVectorBytes;
   return reinterpret_cast<uint8_t*>(m.values + panel * m.values_stride) + group * bytes;
 }
 
@@ -315,11 +331,7 @@ void PutGroup(const PackedMatrix& matrix, size_t row, size_t group, const Packed
   const size_t panel = row / kPanelRows;
   const size_t lane = row % kPanelRows;
   uint8_t* bytes = GroupBytes(matrix, panel, group);
-  if (matrix.format == PackedFormat::kInt8) {
-    for (size_t v = 0; v < 8; ++v) std::memcpy(LaneBytes(bytes, v, lane), value.quants + 4 * v, 4);
-  } else {
-    PutPlanes(matrix.format, value.quants, lane, bytes);
-  }
+  PutQuants(matrix.format, value.quants, QuantOffset(matrix.format), lane, bytes);
   const ScaleCells cells = CellsOf(matrix, panel, lane, group);
   *cells.scale = value.scale;
   if (cells.sub_scale != nullptr) *cells.sub_scale = value.sub_scale;

@@ -7,6 +7,9 @@
 //   kInt8              quants   [K/4][R][4] int8
 //   kNibbles           quants   [K/32][4][R][4] bytes: columns 4v.. in the low nibbles of vector v,
 //                               columns 16+4v.. in the high ones; unsigned
+//   kFiveBit           [K/32][5][R][4] bytes: four vectors as kNibbles has them, of the low four
+//                               bits, then one of the fifth bits: bit j of its bytes belongs to
+//                               columns 4j..
 //   kSixBit            [K/16][3][R][4] bytes: byte-vector u holds columns 4u.. in bits 0 to 5 and
 //                               bits 2u and 2u+1 of columns 12.. in bits 6 and 7
 //   kThreeBit          [K/32][3][R][4] bytes: byte-vector u holds columns 4u.. in bits 0 to 2 and
@@ -16,8 +19,9 @@
 //   scales of plain blocks      scales [K/32][R] half, mins [K/32][R] half
 //   scales of super-blocks      scales [K/group][R] int8, mins [K/32][R] uint8,
 //                               super_scales [K/256][R] half, super_mins [K/256][R] half
-// kSixBit and kThreeBit have super-blocks without mins and a group of 32; their last super-block
-// may be shorter than 256 columns. Rows beyond the matrix are zero.
+// The variants of a format share its quants. kSixBit and kThreeBit have super-blocks without mins
+// and a group of 32; their last super-block may be shorter than 256 columns. Rows beyond the matrix
+// are zero.
 #ifndef RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_
 #define RETICLE_BACKENDS_KERNELS_PACKED_MATRIX_H_
 
@@ -36,10 +40,11 @@ enum class PackedFormat {
   kF32,
   kF16,
   kBF16,
-  kInt8,             // Q8_0, Q5_0
-  kInt8Min,          // Q5_1
-  kInt8SuperMin,     // Q5_K
-  kInt8Super16,      // Q6_K: a scale for 16 columns
+  kInt8,             // Q8_0
+  kFiveBit,          // Q5_0: offset 16
+  kFiveBitMin,       // Q5_1
+  kFiveBitSuperMin,  // Q5_K
+  kSixBit16,         // Q6_K: offset 32, a scale for 16 columns
   kNibbles,          // Q4_0: offset 8
   kNibblesMin,       // Q4_1
   kNibblesSuperMin,  // Q4_K
@@ -48,6 +53,22 @@ enum class PackedFormat {
 };
 
 PackedFormat FormatOf(models::TensorType type);
+// What the stored quants of a format are too large by.
+constexpr int QuantOffset(PackedFormat format) {
+  switch (format) {
+    case PackedFormat::kNibbles:
+      return 8;
+    case PackedFormat::kFiveBit:
+      return 16;
+    case PackedFormat::kSixBit16:
+    case PackedFormat::kSixBit:
+      return 32;
+    case PackedFormat::kThreeBit:
+      return 4;
+    default:
+      return 0;
+  }
+}
 constexpr bool IsFloatFormat(PackedFormat format) { return format <= PackedFormat::kBF16; }
 
 // Views into one allocation. Movable; immutable once packed, so shared by all threads.

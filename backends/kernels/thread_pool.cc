@@ -1,16 +1,13 @@
 #include "backends/kernels/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
+#include <chrono>
 
 namespace reticle::backends::kernels {
 namespace {
 
-// About 20-50 us, longer than the skew between workers of one step, far shorter than a time slice.
-constexpr int kSpins = 1000;
+// Longer than the skew between workers of one step, far shorter than a time slice.
+constexpr std::chrono::nanoseconds kSpinTime{30'000};
 
 void Pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -20,33 +17,32 @@ void Pause() {
 #endif
 }
 
-void AwaitChange(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
+// How many pauses take kSpinTime: their length differs by a factor of ten between CPUs.
+int MeasureSpins() {
+  constexpr int kPauses = 200;
+  auto least = std::chrono::nanoseconds::max();
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < kPauses; ++i) Pause();
+    least = std::min<std::chrono::nanoseconds>(least, std::chrono::steady_clock::now() - begin);
+  }
+  const auto spins = kSpinTime * kPauses / std::max(least, std::chrono::nanoseconds(1));
+  return static_cast<int>(std::clamp<int64_t>(spins, 100, 100'000));
+}
+
+void AwaitChange(const std::atomic<uint32_t>& value, uint32_t old, int spins) {
+  for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
     Pause();
   }
   value.wait(old, std::memory_order_acquire);
 }
 
-// CPUs granted by the cgroup's quota (version 2), or 0 when there is none.
-int CgroupCpus() {
-  std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r");
-  if (file == nullptr) return 0;
-  long long quota = 0, period = 0;
-  const int fields = std::fscanf(file, "%lld %lld", &quota, &period);
-  std::fclose(file);
-  if (fields != 2 || quota <= 0 || period <= 0) return 0;
-  return static_cast<int>(std::max<long long>(1, (quota + period - 1) / period));
-}
-
 }  // namespace
 
-int AvailableCpus() {
-  int cpus = static_cast<int>(std::thread::hardware_concurrency());
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = CPU_COUNT(&set);
-  if (const int quota = CgroupCpus(); quota > 0) cpus = std::min(cpus, quota);
-  return std::max(cpus, 1);
+int BarrierSpins(int threads, int cpus) {
+  static const int spins = MeasureSpins();
+  return threads > cpus ? 0 : spins;
 }
 
 void SpinBarrier::Wait() {
@@ -59,10 +55,13 @@ void SpinBarrier::Wait() {
     generation_.notify_all();
     return;
   }
-  AwaitChange(generation_, generation);
+  AwaitChange(generation_, generation, spins_);
 }
 
-ThreadPool::ThreadPool(int threads) : threads_(std::max(threads, 1)), barrier_(threads_) {
+ThreadPool::ThreadPool(int threads)
+    : threads_(std::max(threads, 1)),
+      spins_(threads_ > 1 ? BarrierSpins(threads_, AvailableCpus()) : 0),
+      barrier_(threads_, spins_) {
   for (int worker = 1; worker < threads_; ++worker) {
     workers_.emplace_back([this, worker] { Loop(worker); });
   }
@@ -90,7 +89,7 @@ void ThreadPool::Run(absl::FunctionRef<void(int)> task) {
 void ThreadPool::Loop(int worker) {
   uint32_t seen = 0;
   for (;;) {
-    AwaitChange(epoch_, seen);
+    AwaitChange(epoch_, seen, spins_);
     ++seen;
     if (stopping_.load(std::memory_order_relaxed)) return;
     (*task_)(worker);

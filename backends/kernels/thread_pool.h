@@ -1,6 +1,7 @@
 // A team of threads that runs one function at a time, all members together (SPMD), with barriers
 // inside the function. Work is split statically by worker index, so that the same worker touches
-// the same rows every step.
+// the same rows every step. A member that has nothing to do spins for some 30 us and then sleeps: a
+// team that is idle takes no CPU time.
 #ifndef RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_
 #define RETICLE_BACKENDS_KERNELS_THREAD_POOL_H_
 
@@ -12,12 +13,13 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "backends/kernels/cpu_count.h"
 
 namespace reticle::backends::kernels {
 
-// The number of CPUs that this process may use: the cpuset of the calling thread, bounded by the
-// cgroup's CPU quota (rounded up). At least 1.
-int AvailableCpus();
+// Rounds that a member of a team of `threads` waits for the others before it sleeps, some 30 us;
+// none when there are fewer CPUs than members, since those that are waited for need the CPU.
+int BarrierSpins(int threads, int cpus);
 
 // The half-open range of part `index` of `parts` equal parts of [0, count).
 inline std::pair<size_t, size_t> StaticRange(size_t count, int index, int parts) {
@@ -27,11 +29,12 @@ inline std::pair<size_t, size_t> StaticRange(size_t count, int index, int parts)
 // A barrier for a fixed number of threads that spins shortly, then sleeps in the kernel.
 class SpinBarrier {
  public:
-  explicit SpinBarrier(int threads) : threads_(threads) {}
+  SpinBarrier(int threads, int spins) : threads_(threads), spins_(spins) {}
   void Wait();
 
  private:
   const int threads_;
+  const int spins_;
   std::atomic<int> arrived_{0};
   std::atomic<uint32_t> generation_{0};
 };
@@ -57,6 +60,7 @@ class ThreadPool {
   void Loop(int worker);
 
   const int threads_;
+  const int spins_;
   SpinBarrier barrier_;
   const absl::FunctionRef<void(int)>* task_ = nullptr;
   std::atomic<uint32_t> epoch_{0};

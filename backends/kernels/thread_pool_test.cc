@@ -1,8 +1,14 @@
 #include "backends/kernels/thread_pool.h"
 
+#include <unistd.h>
+
 #include <atomic>
+#include <fstream>
+#include <string>
+#include <thread>
 #include <vector>
 
+#include "backends/kernels/aligned_memory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -67,7 +73,50 @@ TEST(ThreadPoolTest, StaticRangesCoverEverythingOnce) {
   }
 }
 
-TEST(ThreadPoolTest, AvailableCpusIsPositive) { EXPECT_GE(AvailableCpus(), 1); }
+// The state of a thread by the system: 'S' when it sleeps.
+char StateOf(pid_t thread) {
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  const size_t name_end = line.rfind(')');
+  return name_end + 2 < line.size() ? line[name_end + 2] : '?';
+}
+
+TEST(ThreadPoolTest, AWorkerWithoutWorkSleeps) {
+  ThreadPool pool(2);
+  std::atomic<pid_t> worker_thread{0};
+  pool.Run([&](int worker) {
+    if (worker == 1) worker_thread = gettid();
+  });
+  // As long as it takes: a worker that spun for ever would hang the test until its time-out.
+  while (StateOf(worker_thread) != 'S') std::this_thread::yield();
+  std::atomic<int> ran{0};
+  pool.Run([&](int) { ++ran; });
+  EXPECT_EQ(ran.load(), 2);
+}
+
+TEST(ThreadPoolTest, ATeamThatIsLargerThanTheMachineDoesNotSpin) {
+  EXPECT_GT(BarrierSpins(2, 2), 0);
+  EXPECT_GT(BarrierSpins(1, 2), 0);
+  EXPECT_EQ(BarrierSpins(3, 2), 0);
+}
+
+TEST(AlignedMemoryTest, LargeMemoryBeginsAtAHugePageAndIsZero) {
+  constexpr size_t kHuge = size_t{2} << 20;
+  for (const size_t bytes : {size_t{100}, kHuge - 1, kHuge, 3 * kHuge + 12345}) {
+    const auto memory = AlignedMemory::Allocate(bytes);
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    if (bytes >= kHuge) EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % kHuge, 0u);
+    EXPECT_EQ(memory->size(), bytes);
+    memory->data()[bytes - 1] = std::byte{7};
+    memory->Populate(0, bytes);
+    EXPECT_EQ(memory->data()[0], std::byte{0});
+    EXPECT_EQ(memory->data()[bytes - 1], std::byte{7});
+  }
+  EXPECT_TRUE(AlignedMemory::Allocate(0).ok());
+  EXPECT_EQ(AlignedMemory::Allocate(size_t{1} << 62).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
 
 }  // namespace
 }  // namespace reticle::backends::kernels

@@ -107,6 +107,16 @@ HWY_INLINE void QuantizeColumnsInline(const float* x, size_t first, size_t end, 
     }
     const int32_t low = hn::GetLane(hn::SumOfLanes(di, sums[0]));
     const int32_t high = hn::GetLane(hn::SumOfLanes(di, sums[1]));
+    if (out.wide != nullptr) {
+      const int8_t* from = out.quants + row * out.columns + k;
+      int16_t* to = out.wide + row * out.columns + k;
+      for (size_t i = 0; i < 32; i += 4) {
+        to[i] = from[i];
+        to[i + 1] = from[i + 2];
+        to[i + 2] = from[i + 1];
+        to[i + 3] = from[i + 3];
+      }
+    }
     const float scale = max / 127.0f;
     out.scales[group] = scale;
     out.half_sums[2 * group] = low;

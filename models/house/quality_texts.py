@@ -22,7 +22,7 @@ def render(document):
     text = "<|begin|>"
     if system:
         text += "<|system|>%s<|end|>" % system
-    for question, answer in turns:
+    for question, answer, _ in turns:
         text += "<|user|>%s<|end|><|assistant|>\n>>>\n%s<|end|>\n>>>\n" % (question, answer)
     return text[:-len(">>>\n")]
 
@@ -31,7 +31,7 @@ def main():
     os.makedirs(os.path.join(HERE, "quality"), exist_ok=True)
     for name, seed, count in TEXTS:
         with open(os.path.join(HERE, "quality", name), "w", encoding="utf-8") as out:
-            out.write("===\n".join(render(d) for d in corpus.Corpus().documents(seed, count, noise=0.3, wide=True)))
+            out.write("===\n".join(render(d) for d in corpus.Corpus().documents(seed, count, noise=0.3, wide=1.0)))
 
 
 if __name__ == "__main__":

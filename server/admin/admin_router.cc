@@ -59,7 +59,7 @@ class AdminTask : public http::Task {
   Progress Produce(http::ResponseWriter& writer, size_t /*budget*/) override {
     if (!state_->done.load(std::memory_order_acquire)) return Progress::kWaiting;
     if (state_->reply.ok()) {
-      writer.Send(state_->reply->status, "application/json", state_->reply->body);
+      writer.Send(state_->reply->status, state_->reply->content_type, state_->reply->body);
     } else if (state_->reply.status().code() == absl::StatusCode::kUnauthenticated) {
       writer.SendError(state_->reply.status(), "WWW-Authenticate: Bearer\r\n");
     } else {

@@ -28,8 +28,9 @@ struct AdminRequest {
 };
 
 struct AdminReply {
-  std::string body;  // JSON
+  std::string body;
   int status = 200;
+  std::string content_type = "application/json";
 };
 
 // An error becomes the status of its code, in OpenAI's shape.

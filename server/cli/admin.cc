@@ -74,6 +74,15 @@ absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options,
           return reply;
         });
   }
+  if (const auto& render = context.options().render_metrics) {
+    admin->router_.Add("GET", "/metrics",
+                       [&render](const AdminRequest&) -> absl::StatusOr<AdminReply> {
+                         AdminReply reply;
+                         reply.body = render();
+                         reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+                         return reply;
+                       });
+  }
   http::HttpOptions http = options.http_options;
   http.host = std::move(listen.host);
   http.port = listen.port;

@@ -2,15 +2,15 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <sstream>
 
-#include "absl/strings/numbers.h"
 #include "backends/hardwired/profiles/profile.h"
 #include "base/status.h"
 #include "server/cli/compare_report.h"
 #include "server/cli/compare_simulation.h"
+#include "server/cli/profile_options.h"
+#include "server/cli/report_output.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -27,44 +27,11 @@ struct CompareOptions {
   std::string svg;
 };
 
-absl::StatusOr<std::map<std::string, double>> ParsePrices(const std::vector<std::string>& texts) {
-  std::map<std::string, double> prices;
-  for (const std::string& text : texts) {
-    const size_t sign = text.find('=');
-    double usd = 0;
-    if (sign == std::string::npos || !absl::SimpleAtod(text.substr(sign + 1), &usd) ||
-        !(usd >= 0 && usd <= 1e12)) {
-      return InvalidArgumentError("--price is \"%s\"; it must be PROFILE=USD", text);
-    }
-    prices[text.substr(0, sign)] = usd;
-  }
-  return prices;
-}
-
-// Those of "PROFILE:name=value" that are for this profile.
-absl::StatusOr<Settings> SettingsFor(const std::string& profile,
-                                     const std::vector<std::string>& texts) {
-  Settings settings;
-  for (const std::string& text : texts) {
-    const size_t colon = text.rfind(':', text.find('='));
-    const size_t sign = text.find('=');
-    if (colon == std::string::npos || sign == std::string::npos) {
-      return InvalidArgumentError("--set is \"%s\"; it must be PROFILE:name=value", text);
-    }
-    if (text.substr(0, colon) != profile) continue;
-    settings.emplace_back(text.substr(colon + 1, sign - colon - 1), text.substr(sign + 1));
-  }
-  return settings;
-}
-
 absl::StatusOr<ComparedDevice> CompareDevice(const std::string& name, const Scenario& scenario,
                                              uint32_t users, const CompareOptions& options,
                                              const std::map<std::string, double>& prices) {
   ASSIGN_OR_RETURN(hw::Profile profile, hw::LoadProfile(name));
-  ASSIGN_OR_RETURN(const Settings settings, SettingsFor(profile.name, options.settings));
-  for (const auto& [key, value] : settings) {
-    RETURN_IF_ERROR(hw::OverrideQuantity(key, value, &profile));
-  }
+  ASSIGN_OR_RETURN(const Settings settings, ApplySettings(options.settings, &profile));
   ComparedDevice device;
   device.profile = profile.name;
   device.title = profile.title;
@@ -120,14 +87,6 @@ absl::StatusOr<Comparison> RunComparison(const CompareOptions& options) {
   return comparison;
 }
 
-absl::Status WriteFile(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (file) return absl::OkStatus();
-  return UnavailableError("%s cannot be written", path);
-}
-
 }  // namespace
 
 int Compare(const std::vector<std::string>& arguments) {
@@ -161,9 +120,9 @@ int Compare(const std::vector<std::string>& arguments) {
   absl::Status status = comparison.status();
   if (status.ok()) {
     std::fputs(ComparisonTable(*comparison).c_str(), stdout);
-    if (!options.json.empty()) status = WriteFile(options.json, ComparisonJson(*comparison));
+    if (!options.json.empty()) status = WriteReport(options.json, ComparisonJson(*comparison));
     if (status.ok() && !options.svg.empty()) {
-      status = WriteFile(options.svg, ComparisonSvg(*comparison));
+      status = WriteReport(options.svg, ComparisonSvg(*comparison));
     }
   }
   if (status.ok()) return 0;

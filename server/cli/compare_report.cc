@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <string_view>
 
 #include "absl/strings/str_format.h"
@@ -13,8 +12,6 @@ namespace {
 
 using backends::hardwired::Batching;
 using backends::hardwired::Cost;
-using backends::hardwired::CostInputField;
-using backends::hardwired::CostInputFields;
 using backends::hardwired::CostInputs;
 using backends::hardwired::Key;
 using backends::hardwired::Profile;
@@ -22,77 +19,15 @@ using backends::hardwired::Provenance;
 using backends::hardwired::ProvenanceLetter;
 using backends::hardwired::Quantity;
 
-// How much a number can be relied on; the higher, the less.
-int Weakness(Provenance provenance) {
-  switch (provenance) {
-    case Provenance::kIndependent:
-      return 0;
-    case Provenance::kVendor:
-      return 1;
-    case Provenance::kPress:
-      return 2;
-    case Provenance::kInferred:
-      return 3;
-    case Provenance::kUnknown:
-      return 4;
-  }
-  return 4;
+std::string Cell(const Figure& figure) {
+  return ReadableNumber(figure.value) + " " + figure.letter;
 }
-
-char WeakestOf(std::initializer_list<Provenance> provenances) {
-  Provenance weakest = Provenance::kIndependent;
-  for (const Provenance provenance : provenances) {
-    if (Weakness(provenance) > Weakness(weakest)) weakest = provenance;
-  }
-  return ProvenanceLetter(weakest);
-}
-
-std::string Number(double value) {
-  if (value >= 1000) {
-    std::string digits = absl::StrFormat("%.0f", value);
-    for (int at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3) {
-      digits.insert(static_cast<size_t>(at), ",");
-    }
-    return digits;
-  }
-  if (value >= 100) return absl::StrFormat("%.0f", value);
-  if (value >= 10) return absl::StrFormat("%.1f", value);
-  if (value >= 0.1) return absl::StrFormat("%.2f", value);
-  return absl::StrFormat("%.2g", value);
-}
-
-std::string Cell(const Figure& figure) { return Number(figure.value) + " " + figure.letter; }
 
 std::string Shares(const Cost& cost) {
   const auto percent = [&](double part) { return std::lround(100 * part / cost.total()); };
   return absl::StrFormat("%d/%d/%d/%d", percent(cost.hardware), percent(cost.power),
                          percent(cost.network), percent(cost.operations));
 }
-
-// Rows of equal columns, the first one left-aligned.
-class TextTable {
- public:
-  void Row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
-  std::string Render() const {
-    std::vector<size_t> widths;
-    for (const auto& row : rows_) {
-      widths.resize(std::max(widths.size(), row.size()));
-      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-    }
-    std::string text;
-    for (const auto& row : rows_) {
-      for (size_t i = 0; i < row.size(); ++i) {
-        const std::string padding(widths[i] - row[i].size(), ' ');
-        text += i == 0 ? "  " + row[i] + padding : "  " + padding + row[i];
-      }
-      text += '\n';
-    }
-    return text;
-  }
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-};
 
 void AppendNumber(std::string& out, double value) {
   out += std::isfinite(value) ? absl::StrFormat("%.9g", value) : "null";
@@ -182,12 +117,7 @@ void Evaluate(const Profile& profile, std::optional<double> device_usd, Compared
   const absl::StatusOr<Cost> cost = backends::hardwired::CostOf(inputs, device->loaded.aggregate);
   if (cost.ok()) {
     device->cost = *cost;
-    Provenance weakest = Provenance::kIndependent;
-    for (const CostInputField& field : CostInputFields()) {
-      const Provenance own = (inputs.*field.field).simulated_provenance();
-      if (Weakness(own) > Weakness(weakest)) weakest = own;
-    }
-    device->usd_per_million = Figure{cost->total(), WeakestOf({weakest, rate, sharing})};
+    device->usd_per_million = Figure{cost->total(), WeakestOf({WeakestOf(inputs), rate, sharing})};
   } else if (const Quantity& claim = profile[Key::kClaimedCost]; claim.value.has_value()) {
     device->usd_per_million = Figure{*claim.value, ProvenanceLetter(claim.provenance)};
     device->usd_is_claim = true;

@@ -9,14 +9,9 @@
 #include "backends/hardwired/profiles/profile.h"
 #include "backends/hardwired/timing/cost.h"
 #include "server/cli/compare_simulation.h"
+#include "server/cli/report_output.h"
 
 namespace reticle::server::cli {
-
-// A figure that rests on numbers of the profile: the letter is that of the weakest of them.
-struct Figure {
-  double value = 0;
-  char letter = 'U';
-};
 
 // One profile in one scenario.
 struct ComparedDevice {

@@ -126,6 +126,7 @@ ModelLimits LimitsOf(const reticle_capabilities& device, uint32_t tokenizer_voca
   limits.max_model_len = device.context_limit;
   limits.max_logprobs = device.max_logprobs > 0 ? std::min(device.max_logprobs - 1, 20u) : 0;
   limits.max_top_k = device.max_top_k;
+  limits.default_top_k = device.default_top_k;
   limits.max_stop_ids = device.max_stop_ids;
   limits.max_choices = std::min(device.max_sequences, 128u);
   limits.logprobs = has(RETICLE_FEATURE_LOGPROBS) && device.max_logprobs > 0;

@@ -3,13 +3,21 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string_view>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "server/cli/chat_client.h"
+#include "server/cli/chat_session.h"
+#include "server/cli/serve_options.h"
+#include "server/http/json_writer.h"
 #include "server/tenants/account_store.h"
 #include "server/tenants/database.h"
 #include "server/tenants/key_admin.h"
@@ -20,7 +28,7 @@ namespace {
 namespace dom = simdjson::dom;
 
 constexpr char kHelp[] =
-    "Usage: reticle keys COMMAND [NAME=VALUE ...] [--store STORE] [--secret FILE] [--json]\n"
+    "Usage: reticle keys COMMAND [NAME=VALUE ...] [--store STORE | --admin ADDRESS] [--json]\n"
     "\n"
     "  list           keys (organisation=ID)\n"
     "  applications   those that wait (state=pending|approved|refused|all)\n"
@@ -37,11 +45,18 @@ constexpr char kHelp[] =
     "                 models=A,B; reset=true goes back to those of the tier\n"
     "  usage          (organisation=ID, days=30)\n"
     "\n"
-    "  --store STORE   SQLite file, or postgresql://... (default reticle-tenants.db)\n"
-    "  --secret FILE   secret of the keys' digests (default: beside the store)\n"
-    "  --json          print JSON\n"
+    "On the store; a server that runs on it follows within a second:\n"
+    "  --store STORE      SQLite file, or postgresql://... (default reticle-tenants.db)\n"
+    "  --secret FILE      secret of the keys' digests (default: beside the store)\n"
     "\n"
-    "A server that runs on the same store follows within a second.\n";
+    "Through the admin listener of a running server, in force at once:\n"
+    "  --admin ADDRESS    PORT, HOST:PORT, http://HOST:PORT or https://HOST:PORT\n"
+    "  --token-file FILE  holds the listener's token; or --token TOKEN, or the variable\n"
+    "                     RETICLE_ADMIN_TOKEN\n"
+    "\n"
+    "  --config FILE      the server's own: its admin listener if it has one, else its store;\n"
+    "                     limits are shown as it sets them\n"
+    "  --json             print JSON\n";
 
 std::string TextOf(const dom::element& value) {
   std::string_view text;
@@ -95,20 +110,84 @@ void Print(const std::string& json, bool as_json) {
 struct Invocation {
   std::string verb;
   tenants::KeyArguments arguments;
-  std::string store = "reticle-tenants.db";
+  std::string store;
   std::string secret;
+  std::string admin;  // the listener's URL; empty: the store itself is used
+  std::string token;
+  tenants::TierTable tiers;
   bool json = false;
 };
 
+// The options as given; empty: not given.
+struct Flags {
+  std::string store, secret, admin, token, token_file, config;
+};
+
+absl::StatusOr<std::string> ReadToken(const std::string& path) {
+  std::ifstream file(path);
+  std::string token;
+  if (!file || !std::getline(file, token)) {
+    return InvalidArgumentError("the token file %s cannot be read", path);
+  }
+  while (!token.empty() && (token.back() == '\r' || token.back() == ' ')) token.pop_back();
+  return token;
+}
+
+// Where the accounts are: flags first, then the configuration file of the server.
+absl::Status Locate(const Flags& flags, Invocation& made) {
+  ServeOptions server;
+  if (!flags.config.empty()) {
+    const auto exit = ParseServeArguments({"--config", flags.config}, server);
+    if (exit.has_value()) return InvalidArgumentError("--config: %s", exit->output);
+    for (const std::string& limit : server.tier_limits) RETURN_IF_ERROR(made.tiers.Set(limit));
+  }
+  if (!flags.admin.empty() && !(flags.store.empty() && flags.secret.empty())) {
+    return InvalidArgumentError("--admin asks a server, --store and --secret do without one");
+  }
+  std::string admin = flags.admin;
+  if (admin.empty() && flags.store.empty() && server.admin != "none") admin = server.admin;
+  if (admin.empty()) {
+    made.store = flags.store.empty() ? server.tenants_store : flags.store;
+    made.secret =
+        flags.secret.empty() && flags.store.empty() ? server.tenants_secret : flags.secret;
+    return absl::OkStatus();
+  }
+  if (admin.find("://") == std::string::npos) {
+    ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(admin));
+    const bool v6 = listen.host.find(':') != std::string::npos;
+    const bool tls = flags.admin.empty() && !server.http_options.tls_cert.empty();
+    admin = absl::StrFormat("%s://%s%s%s:%d", tls ? "https" : "http", v6 ? "[" : "", listen.host,
+                            v6 ? "]" : "", listen.port);
+  }
+  made.admin = admin;
+  made.token = flags.token;
+  const std::string& file = flags.token_file.empty() ? server.admin_token_file : flags.token_file;
+  if (made.token.empty() && !file.empty()) {
+    ASSIGN_OR_RETURN(made.token, ReadToken(file));
+  }
+  if (made.token.empty()) made.token = server.admin_token;
+  if (const char* known = std::getenv("RETICLE_ADMIN_TOKEN"); made.token.empty() && known) {
+    made.token = known;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Invocation> ParseInvocation(const std::vector<std::string>& arguments) {
   Invocation made;
+  Flags flags;
+  const std::pair<std::string_view, std::string*> known[] = {
+      {"--store", &flags.store}, {"--secret", &flags.secret},         {"--admin", &flags.admin},
+      {"--token", &flags.token}, {"--token-file", &flags.token_file}, {"--config", &flags.config}};
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
+    const auto* const flag =
+        std::find_if(std::begin(known), std::end(known),
+                     [&](const auto& candidate) { return candidate.first == argument; });
     if (argument == "--json") {
       made.json = true;
-    } else if (argument == "--store" || argument == "--secret") {
+    } else if (flag != std::end(known)) {
       if (i + 1 == arguments.size()) return InvalidArgumentError("%s needs a value", argument);
-      (argument == "--store" ? made.store : made.secret) = arguments[++i];
+      *flag->second = arguments[++i];
     } else if (argument.starts_with("-")) {
       return InvalidArgumentError("there is no option %s", argument);
     } else if (made.verb.empty()) {
@@ -120,10 +199,38 @@ absl::StatusOr<Invocation> ParseInvocation(const std::vector<std::string>& argum
     }
   }
   if (made.verb.empty()) return InvalidArgumentError("a command is missing");
+  RETURN_IF_ERROR(Locate(flags, made));
   return made;
 }
 
-absl::StatusOr<std::string> Execute(const Invocation& invocation) {
+// By the admin listener of a running server.
+absl::StatusOr<std::string> AskServer(const Invocation& invocation) {
+  ASSIGN_OR_RETURN(ChatUrl url, ParseChatUrl(invocation.admin));
+  const ChatClient client(std::move(url), invocation.token);
+  std::string body = "{";
+  for (const auto& [name, value] : invocation.arguments) {
+    if (body.size() > 1) body.push_back(',');
+    http::AppendJsonString(body, name);
+    body.push_back(':');
+    http::AppendJsonString(body, value);
+  }
+  body.push_back('}');
+  const std::atomic<bool> stop{false};
+  const absl::StatusOr<ChatReply> reply =
+      client.Send("/admin/keys/" + invocation.verb, body, nullptr, stop);
+  if (!reply.ok()) {
+    return UnavailableError("no answer from the admin listener %s: %s", client.Address(),
+                            reply.status().message());
+  }
+  if (reply->status == 200) return reply->body;
+  std::string message = PlainText(ErrorMessageOf(reply->body));
+  if (message.empty()) message = absl::StrFormat("the server answered %d", reply->status);
+  if (reply->status == 400) return InvalidArgumentError("%s", message);
+  if (reply->status == 401) return UnauthenticatedError("%s; give it by --token-file", message);
+  return FailedPreconditionError("%s", message);
+}
+
+absl::StatusOr<std::string> UseStore(const Invocation& invocation) {
   const std::string secret =
       invocation.secret.empty() ? tenants::SecretFileOf(invocation.store) : invocation.secret;
   ASSIGN_OR_RETURN(const std::unique_ptr<tenants::KeyHasher> hasher,
@@ -132,8 +239,13 @@ absl::StatusOr<std::string> Execute(const Invocation& invocation) {
                    tenants::OpenDatabase(invocation.store));
   ASSIGN_OR_RETURN(const std::unique_ptr<tenants::AccountStore> store,
                    tenants::AccountStore::Open(std::move(database), *hasher));
-  return tenants::RunKeyCommand(*store, tenants::TierTable(), invocation.verb, invocation.arguments,
+  return tenants::RunKeyCommand(*store, invocation.tiers, invocation.verb, invocation.arguments,
                                 UnixSeconds());
+}
+
+absl::StatusOr<std::string> Execute(const Invocation& invocation) {
+  RETURN_IF_ERROR(tenants::CheckKeyCommand(invocation.verb));
+  return invocation.admin.empty() ? UseStore(invocation) : AskServer(invocation);
 }
 
 }  // namespace

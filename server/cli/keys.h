@@ -1,5 +1,5 @@
 // `reticle keys`: administers accounts and keys, on the store itself (a server may run on it at the
-// same time).
+// same time) or through the admin listener of a running server, with the same output.
 #ifndef RETICLE_SERVER_CLI_KEYS_H_
 #define RETICLE_SERVER_CLI_KEYS_H_
 

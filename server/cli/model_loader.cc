@@ -11,6 +11,8 @@
 namespace reticle::server::cli {
 namespace {
 
+constexpr char kDefaultCard[] = "taalas-hc1";
+
 constexpr char kReplayText[] =
     " This text is played, not computed. Its pace is that of the device, token by token; its words "
     "say nothing about the question.";
@@ -42,6 +44,24 @@ absl::StatusOr<DeviceChoice> FindChoice(const std::string& name,
   }
   return NotFoundError("--device is \"%s\"; it must be %sor the path of a driver library", name,
                        names);
+}
+
+// What the model is served on when nobody names a device.
+std::string DefaultDevice(const ServeOptions& options, const ModelSource& source) {
+  if (source.is_house()) {
+    LogInfo(
+        "the house model runs on an emulated %s, etched in 3 and 6 bits; --device cpu computes "
+        "its original",
+        kDefaultCard);
+    return kDefaultCard;
+  }
+  if (source.is_image() || !options.content.empty() || !options.clock.empty()) {
+    LogInfo("%s runs on an emulated %s; --device chooses", source.path(), kDefaultCard);
+    return kDefaultCard;
+  }
+  LogInfo("%s runs on the CPU; --device %s emulates a card that has it etched in 8 bits",
+          source.path(), kDefaultCard);
+  return "cpu";
 }
 
 // The operator's options for the group: "name=value" for all, "device:name=value" for one.
@@ -126,6 +146,10 @@ absl::StatusOr<backends::DeviceConfig> MakeDeviceConfig(const ServeOptions& opti
   } else if (choice.emulated) {
     ASSIGN_OR_RETURN(config.model_path, source.ImagePath());
   } else {
+    if (source.is_image() && choice.name == "cpu") {
+      return InvalidArgumentError("%s is a device image; --device cpu computes GGUF files",
+                                  source.path());
+    }
     config.model_path = source.path();
   }
   return config;
@@ -186,8 +210,11 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
   common.aliases = options.aliases;
   common.created_unix_s = UnixSeconds();
 
+  ASSIGN_OR_RETURN(model->source_, ModelSource::Open(options.model));
+  std::vector<std::string> devices = options.devices;
+  if (devices.empty()) devices.push_back(DefaultDevice(options, *model->source_));
   std::vector<DeviceChoice> chosen;
-  for (const std::string& device : options.devices) {
+  for (const std::string& device : devices) {
     ASSIGN_OR_RETURN(DeviceChoice choice, FindChoice(device, choices));
     for (const DeviceChoice& other : chosen) {
       if (other.name == choice.name) {
@@ -196,7 +223,6 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::Load(
     }
     chosen.push_back(std::move(choice));
   }
-  ASSIGN_OR_RETURN(model->source_, ModelSource::Open(options.model));
   const models::GgufFile& file = model->source_->metadata();
   ASSIGN_OR_RETURN(common.tokenizer, tokenizer::Tokenizer::Create(file));
   if (file.Has("tokenizer.chat_template")) {

@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<ModelSource>> ModelSource::Open(const std::string
   std::unique_ptr<ModelSource> source(new ModelSource);
   source->path_ = path;
   if (path.empty()) {
+    source->is_house_ = true;
     ASSIGN_OR_RETURN(source->path_, EmbeddedModelPath());
   } else if (backends::hardwired::IsRomFile(path)) {
     // The device that computes with it checks the seal.
@@ -38,6 +39,12 @@ absl::StatusOr<std::unique_ptr<ModelSource>> ModelSource::Open(const std::string
 
 absl::StatusOr<std::string> ModelSource::ImagePath() {
   if (rom_ != nullptr) return path_;
+  if (is_house_) {
+    if (house_image_.empty()) {
+      ASSIGN_OR_RETURN(house_image_, EmbeddedImagePath());
+    }
+    return house_image_;
+  }
   if (image_fd_ < 0) {
     std::string folder = (std::filesystem::temp_directory_path() / "reticle-XXXXXX").string();
     if (mkdtemp(folder.data()) == nullptr) {

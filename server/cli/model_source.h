@@ -20,14 +20,19 @@ class ModelSource {
   // Tokenizer, template and hyper-parameters.
   const models::GgufFile& metadata() const { return rom_ != nullptr ? rom_->metadata() : *gguf_; }
   const std::string& path() const { return path_; }
-  // A path of the model's device image: the file itself, or an image with 8-bit weights that is
-  // taped out at the first call and lives as long as this.
+  bool is_house() const { return is_house_; }
+  bool is_image() const { return rom_ != nullptr; }
+  // A path of the model's device image: the file itself; the embedded one of the house model, in 3
+  // and 6 bits; else an image with 8-bit weights that is taped out at the first call and lives as
+  // long as this.
   absl::StatusOr<std::string> ImagePath();
 
  private:
   ModelSource() = default;
 
   std::string path_;
+  bool is_house_ = false;
+  std::string house_image_;
   std::unique_ptr<models::GgufFile> gguf_;
   std::unique_ptr<backends::hardwired::RomFile> rom_;
   int image_fd_ = -1;

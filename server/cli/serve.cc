@@ -139,6 +139,7 @@ void Process::OpenContext() {
   options.render_metrics = parts_.render_metrics;
   options.gate = accounts_.get();
   options.listener = telemetry_.get();
+  options.public_metrics = options_.public_metrics;
   options.queue_size = [this] { return WaitingRequests(); };
   context_.emplace(std::move(options), Clock::Monotonic(), parts_.server_probe);
 }

@@ -118,7 +118,9 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "NAME=FILE[:SCALE]: a LoRA adapter, served as model NAME; repeatable"),
       Make("--device", "device.driver", o.devices,
            "cpu, fake, a profile of the emulated card (reticle devices), or the path of a driver "
-           "library; repeatable: the model on a further device is called ID@DEVICE"),
+           "library; repeatable: the model on a further device is called ID@DEVICE. Without it "
+           "taalas-hc1 for the house model and for device images, cpu for a GGUF file, which is "
+           "as large as it likes"),
       Make("--cards", "device.cards", o.cards,
            "Cards of each device, all of the same model; 0: as many as it has"),
       Make("--device-index", "device.index", o.device_index, "The first of the cards"),
@@ -184,6 +186,12 @@ std::vector<Setting> Settings(ServeOptions& o) {
       Make("--grpc", "grpc.listen", o.grpc, "HOST:PORT, PORT or none; port 0 picks a free one"),
       Make("--cors-origin", "http.cors_origins", h.cors_origins,
            "Origin whose pages may call this server, or *; repeatable; none: CORS is off"),
+      Make("--trusted-proxy", "http.trusted_proxies", h.trusted_proxies,
+           "Proxy, or network of them, that is believed about its clients' addresses; repeatable"),
+      Make("--forwarded-header", "http.forwarded_header", h.forwarded_header,
+           "Where trusted proxies say so: x-forwarded-for or forwarded"),
+      Make("--public-metrics", "http.public_metrics", o.public_metrics,
+           "Serve GET /metrics to everybody, not on the operator's listener alone"),
       Make("--free-tier", "tenants.enabled", o.tenants,
            "Serve holders of a key only, within the limits of their tier (docs/free-tier.md)"),
       Make("--tenants-store", "tenants.store", o.tenants_store,
@@ -205,6 +213,8 @@ std::vector<Setting> Settings(ServeOptions& o) {
            "Bearer token that it asks for; needed unless it listens on loopback"),
       Make("--admin-token-file", "admin.token_file", o.admin_token_file,
            "File that holds the token, instead of --admin-token"),
+      Make("--metrics-buckets", "metrics.buckets", o.metrics_buckets,
+           "NAME=BOUND,BOUND,...: the buckets of a histogram (docs/metrics.md); repeatable"),
       Make("--drain-timeout", "server.drain_timeout_s", o.drain_timeout_s,
            "Seconds that running requests may take after SIGTERM"),
       Make("--drain-delay-ms", "server.drain_delay_ms", o.drain_delay_ms,
@@ -271,7 +281,6 @@ absl::Status ServeOptions::Validate() const {
   if (!admin_token.empty() && !admin_token_file.empty()) {
     return InvalidArgumentError("--admin-token and --admin-token-file are both given");
   }
-  if (devices.empty()) return InvalidArgumentError("--device is missing");
   if (cards > 1024) return InvalidArgumentError("--cards is %d; it must be at most 1024", cards);
   if (!content.empty() && content != "functional" && content != "replay") {
     return InvalidArgumentError("--content is \"%s\"; it must be functional or replay", content);

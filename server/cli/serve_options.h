@@ -29,8 +29,9 @@ struct ServeOptions {
   std::vector<std::string> adapters;  // NAME=FILE[:SCALE]
 
   // Devices: each is a group of its own. A built-in driver, a profile of the emulated card, or the
-  // path of a driver library (.so).
-  std::vector<std::string> devices = {"cpu"};
+  // path of a driver library (.so). Empty: taalas-hc1 for the house model, for a device image and
+  // where `content` or `clock` ask for an emulated device; cpu for a GGUF file.
+  std::vector<std::string> devices;
   uint32_t cards = 0;  // of each group; 0: as many as the device has
   uint32_t device_index = 0;
   // name=value for every driver, DEVICE:name=value for that one.
@@ -61,6 +62,7 @@ struct ServeOptions {
   std::string http = "127.0.0.1:8080";
   std::string grpc = "127.0.0.1:50051";
   http::HttpOptions http_options;  // host and port come from `http`
+  bool public_metrics = true;      // else the operator's listener alone has GET /metrics
   std::string admin = "none";      // likewise; the operator's listener
   std::string admin_token;         // that its callers must bear; needed beyond loopback
   std::string admin_token_file;    // a file that holds it
@@ -73,6 +75,8 @@ struct ServeOptions {
   int64_t auto_approve_per_day = 0;
   int64_t applications_per_hour = 5;  // of one address
   std::string redis;
+
+  std::vector<std::string> metrics_buckets;  // "NAME=BOUND,BOUND,..."
 
   // Life of the process.
   int64_t drain_timeout_s = 30;

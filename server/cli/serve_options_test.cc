@@ -88,7 +88,7 @@ TEST_F(ServeOptionsTest, MistakesOnTheCommandLineAreNamed) {
 
 TEST_F(ServeOptionsTest, DevicesAndAdaptersRepeat) {
   EXPECT_EQ(Parse({}), "");
-  EXPECT_THAT(options_.devices, ElementsAre("cpu"));
+  EXPECT_THAT(options_.devices, ElementsAre());
   EXPECT_EQ(Parse({"--device", "taalas-hc1", "--device", "nvidia-h100", "--cards", "4", "--adapter",
                    "a=/x/y.gguf:0.5", "--adapter", "b=c:/d.gguf"}),
             "");

@@ -134,7 +134,9 @@ std::optional<CommandLineExit> ParseTapeoutArguments(const std::vector<std::stri
                  "With 3/6: bits a weight that the matrices may take on average, scales included")
       ->check(CLI::Range(3.0, 8.0))
       ->default_str("4");
-  app.add_option("--profile", command.profile, "Device profile whose dies are counted")
+  app.add_option(
+         "--profile", command.profile,
+         "Hardwired device profile whose dies are counted (reticle devices), or a TOML file")
       ->capture_default_str();
   app.add_option(
       "--calibration", command.calibration,

@@ -34,15 +34,17 @@ std::optional<CommandLineExit> ParseTapeoutArguments(const std::vector<std::stri
 int RunTapeout(const TapeoutCommand& command);
 
 // Dies that hold an image of `weight_bits` bits at a profile's density. The vendors publish how
-// many weights of which types a die holds; what follows from that for others is our inference.
+// many weights a die holds, and not always of how many bits; what follows from that for others is
+// our inference.
 struct DieDensity {
   std::string profile;
   double weights_per_die = 0.0;
   double bits_per_weight = 0.0;  // of these weights
   std::string source;            // of both, with provenance letters
 };
-// NOT_FOUND naming the profiles whose density is known.
-absl::StatusOr<DieDensity> FindDieDensity(const std::string& profile);
+// `name`: a built-in profile or the path of a TOML file. NOT_FOUND naming the profiles whose
+// density is known.
+absl::StatusOr<DieDensity> FindDieDensity(const std::string& name);
 uint64_t DiesFor(const DieDensity& density, double weight_bits);
 
 std::string TapeoutJson(const backends::hardwired::TapeoutReport& report, const DieDensity& density,

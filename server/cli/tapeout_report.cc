@@ -1,8 +1,8 @@
 // What `reticle tapeout` prints.
-#include <array>
 #include <cmath>
 #include <string>
 
+#include "backends/hardwired/profiles/profile.h"
 #include "base/status.h"
 #include "server/cli/tapeout.h"
 #include "server/http/json_writer.h"
@@ -10,19 +10,20 @@
 namespace reticle::server::cli {
 namespace {
 
+namespace hardwired = backends::hardwired;
 using backends::hardwired::RomEncoding;
 using backends::hardwired::TapeoutReport;
 
-// Llama 3.1 8B on one HC1 die (vendor). The mix of its types is not published; the bits a weight
-// that we count it with are our own default's.
-const std::array<DieDensity, 2>& Densities() {
-  static const std::array<DieDensity, 2> densities = {{
-      {"taalas-hc1", 8.03e9, 4.0,
-       "one die of 815 mm2 and 53e9 transistors holds Llama 3.1 8B (V) in 3 and 6 bits (V), on "
-       "average 4 (N)"},
-      {"taalas-hc2", 20e9, 4.0, "about 20e9 parameters a chip in 4-bit floats (V, road map)"},
-  }};
-  return densities;
+std::string Cited(const hardwired::Quantity& quantity) {
+  return absl::StrFormat("%g (%c: %s)", *quantity.simulated(),
+                         hardwired::ProvenanceLetter(quantity.simulated_provenance()),
+                         quantity.value.has_value() ? quantity.source : quantity.assumption);
+}
+
+// Whether the profile says how many weights of how many bits one die holds.
+bool HasDensity(const hardwired::Profile& profile) {
+  return profile.is_hardwired && profile[hardwired::Key::kParameters].simulated().has_value() &&
+         profile[hardwired::Key::kWeightBits].simulated().has_value();
 }
 
 std::string Bytes(double bytes) {
@@ -61,13 +62,28 @@ std::string RoleLine(const TapeoutReport& report, const std::string& role) {
 
 }  // namespace
 
-absl::StatusOr<DieDensity> FindDieDensity(const std::string& profile) {
-  std::string names;
-  for (const DieDensity& density : Densities()) {
-    if (density.profile == profile) return density;
-    names += (names.empty() ? "" : ", ") + density.profile;
+absl::StatusOr<DieDensity> FindDieDensity(const std::string& name) {
+  const absl::StatusOr<hardwired::Profile> profile = hardwired::LoadProfile(name);
+  if (!profile.ok()) {
+    return absl::Status(profile.status().code(),
+                        absl::StrFormat("--profile: %s", profile.status().message()));
   }
-  return NotFoundError("--profile is \"%s\"; how much a die holds is known for %s", profile, names);
+  if (!HasDensity(*profile)) {
+    std::string names;
+    for (const std::string& other : hardwired::BuiltInProfileNames()) {
+      if (HasDensity(*hardwired::LoadProfile(other))) names += (names.empty() ? "" : ", ") + other;
+    }
+    return NotFoundError("--profile is \"%s\"; how much a die holds is known for %s", name, names);
+  }
+  const hardwired::Quantity& weights = (*profile)[hardwired::Key::kParameters];
+  const hardwired::Quantity& bits = (*profile)[hardwired::Key::kWeightBits];
+  DieDensity density;
+  density.profile = profile->name;
+  density.weights_per_die = std::round(*weights.simulated() * 1e9);
+  density.bits_per_weight = *bits.simulated();
+  density.source =
+      absl::StrFormat("1e9 weights on a die: %s; bits of each: %s", Cited(weights), Cited(bits));
+  return density;
 }
 
 uint64_t DiesFor(const DieDensity& density, double weight_bits) {

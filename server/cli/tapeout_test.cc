@@ -9,7 +9,10 @@
 #include <fstream>
 #include <iterator>
 
+#include "backends/hardwired/rom/rom_file.h"
+#include "backends/hardwired/rom/rom_format.h"
 #include "models/synthetic.h"
+#include "server/cli/embedded_model.h"
 #include "server/cli/model_source.h"
 #include "server/cli/tapeout_texts.h"
 #include "server/core/json_value.h"
@@ -87,7 +90,9 @@ TEST_F(TapeoutCommandTest, SaysWhyItFails) {
   command.profile = "etched-sohu";
   EXPECT_EQ(RunTapeout(command), 1);
   EXPECT_THAT(std::string(FindDieDensity("etched-sohu").status().message()),
-              HasSubstr("known for taalas-hc1, taalas-hc2"));
+              HasSubstr("known for taalas-hc1, taalas-hc1@measured"));
+  EXPECT_FALSE(FindDieDensity("unlimited").ok());
+  EXPECT_THAT(std::string(FindDieDensity("nobody").status().message()), HasSubstr("taalas-hc1"));
 }
 
 TEST_F(TapeoutCommandTest, CountsDiesByBits) {
@@ -95,6 +100,22 @@ TEST_F(TapeoutCommandTest, CountsDiesByBits) {
   EXPECT_EQ(DiesFor(hc1, 8.03e9 * 4.0), 1u);
   EXPECT_EQ(DiesFor(hc1, 8.03e9 * 8.5), 3u);
   EXPECT_EQ(DiesFor(hc1, 1.0), 1u);
+  for (const char* name : {"taalas-hc1@measured-2026-03", "taalas-hc1-server", "taalas-hc2"}) {
+    const auto density = FindDieDensity(name);
+    ASSERT_TRUE(density.ok()) << density.status();
+    EXPECT_EQ(DiesFor(*density, 8.03e9 * 4.0), 1u) << name;
+    EXPECT_THAT(density->source, HasSubstr("(V: "));
+  }
+}
+
+TEST(EmbeddedModelTest, TheImageIsOfTheModel) {
+  const auto image = backends::hardwired::RomFile::Parse(EmbeddedImage());
+  ASSERT_TRUE(image.ok()) << image.status();
+  backends::hardwired::Sha256 sha;
+  sha.Add(EmbeddedModel());
+  EXPECT_EQ((*image)->info().source_hash, backends::hardwired::HexOf(sha.Finish()))
+      << "models/house/house.gguf has changed; reticle tapeout --out models/house/house.rom";
+  EXPECT_EQ((*image)->info().types, "3/6");
 }
 
 TEST_F(TapeoutCommandTest, TextsAreCutIntoDocumentsAndPieces) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -70,6 +71,10 @@ class Gate {
   virtual bool reserve_blocks() const = 0;
   // Appends header lines that tell the caller's limits and what is left of them.
   virtual void AppendHeaders(const Caller& caller, std::string& out) = 0;
+
+  // What does not work although requests are served: "shared_quotas" (they are counted by this
+  // process alone), "accounts_store" (changes of keys are not seen, usage waits). Quick.
+  virtual std::vector<std::string_view> Degraded() const { return {}; }
 
   // The rest waits for the store.
   // The JSON body of GET /v1/usage.

@@ -75,7 +75,8 @@ struct Generation::Impl : public scheduler::StreamListener {
         context(server),
         front(front_name),
         wake(std::move(on_ready)),
-        prompts(request.prompts().size()) {}
+        prompts(request.prompts().size()),
+        ledger(request.model().device) {}
 
   ~Impl() override {
     if (!submitted) return;
@@ -446,6 +447,7 @@ void Generation::Impl::Report(Outcome outcome) {
   }
   RequestRecord record;
   record.model = request.model().id;
+  record.tier = request.tier();
   record.front = front;
   record.outcome = outcome;
   record.n = request.n();
@@ -453,6 +455,9 @@ void Generation::Impl::Report(Outcome outcome) {
   record.prompt_tokens = usage.prompt_tokens;
   record.cached_tokens = usage.cached_tokens;
   record.output_tokens = usage.completion_tokens;
+  for (const Choice& choice : choices) {
+    record.longest_choice = std::max(record.longest_choice, choice.tokens);
+  }
   record.e2e_ns = context.clock().NowNanos() - request.arrival_ns();
   if (first_token_ns != 0) record.time_to_first_token_ns = first_token_ns - request.arrival_ns();
   context.probe().OnRequestFinished(record);
@@ -467,7 +472,7 @@ absl::StatusOr<std::unique_ptr<Generation>> Generation::Start(ValidRequest reque
   Impl& impl = *generation->impl_;
   if (absl::Status status = impl.Submit(); !status.ok()) {
     impl.reported = true;
-    context.probe().OnRequestRefused(impl.request.model().id, static_cast<int>(status.code()));
+    context.probe().OnRequestRefused(impl.request.tier(), status.code());
     return status;
   }
   context.probe().OnRequestAdmitted(impl.request.model().id);

@@ -89,6 +89,7 @@ void LatencyLedger::OnHandedOver(int64_t now_ns, ServerProbe& probe) {
 
 void LatencyLedger::Flush(ServerProbe& probe) {
   if (done_.tokens == 0) return;
+  done_.device = device_;
   probe.OnTokensHandedOver(done_);
   done_ = {};
 }

@@ -44,6 +44,7 @@ struct AddedLatency {
     return static_cast<int64_t>(4 + (bucket - 1) % 4 + 1) << (octave - 2);
   }
 
+  std::string_view device;  // the group of cards that they came from; valid during the call
   uint64_t tokens = 0;
   int64_t total_ns = 0;
   std::array<int64_t, kLatencyStages> stage_ns{};  // their sum is total_ns
@@ -56,6 +57,9 @@ class ServerProbe;
 // only until it has room for all tokens that wait for the socket at once.
 class LatencyLedger {
  public:
+  // `device`: the group of cards that the tokens come from; must outlive the ledger.
+  explicit LatencyLedger(std::string_view device = {}) : device_(device) {}
+
   // A token was taken from the engine's ring at `taken_ns`, whose wake-up was sent at `woken_ns`
   // (0: none was).
   void OnTaken(int64_t device_ns, int64_t ready_ns, int64_t woken_ns, int64_t taken_ns);
@@ -67,6 +71,7 @@ class LatencyLedger {
   void Flush(ServerProbe& probe);
 
  private:
+  const std::string_view device_;
   AddedLatency done_;
   int64_t told_ns_ = 0;
   // Of what was taken and not handed over: the devices' times, and the stages so far.

@@ -33,6 +33,7 @@ struct ModelLimits {
   uint32_t max_model_len = 0;  // tokens of prompt and output together
   uint32_t max_logprobs = 0;   // alternatives per token
   uint32_t max_top_k = 0;      // 0: any
+  uint32_t default_top_k = 0;  // of requests that name none; 0: all
   uint32_t max_stop_ids = 0;
   uint32_t max_choices = 128;  // n
   bool logprobs = false;

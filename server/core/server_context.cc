@@ -43,6 +43,11 @@ void ServerContext::SetReady(std::function<bool()> works) {
   lifecycle_.compare_exchange_strong(expected, Lifecycle::kReady);
 }
 
+void ServerContext::NoteRefusal(const Caller* caller, const absl::Status& status) const {
+  probe_.OnRequestRefused(caller != nullptr ? std::string_view(caller->tier) : "none",
+                          status.code());
+}
+
 void ServerContext::AnnounceDrain() { lifecycle_.store(Lifecycle::kDraining); }
 
 void ServerContext::BeginDrain() {

@@ -35,6 +35,8 @@ class ServerContext {
     RequestLimits limits;
     // Text of GET /metrics (Prometheus exposition format). Empty function: no metrics.
     std::function<std::string()> render_metrics;
+    // Whether the public API serves them.
+    bool public_metrics = true;
     // Requests that wait for a device; empty function: not known.
     std::function<int64_t()> queue_size;
     // Who may use the server; null: everybody. Must outlive the context.
@@ -51,6 +53,8 @@ class ServerContext {
   Clock& clock() const { return clock_; }
   ServerProbe& probe() const { return probe_; }
   const Options& options() const { return options_; }
+  // Tells the probe that a generation was refused; `caller` may be null.
+  void NoteRefusal(const Caller* caller, const absl::Status& status) const;
   // The context of a request that came with this traceparent header (may be empty).
   TraceContext Trace(std::string_view traceparent) const;
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "server/core/latency_ledger.h"
 
 namespace reticle::server {
@@ -25,6 +26,7 @@ std::string_view OutcomeName(Outcome outcome);
 // One request that was admitted, at its end. Times are ns on the server's clock.
 struct RequestRecord {
   std::string_view model;
+  std::string_view tier;             // of its caller's account; "none" without accounts
   std::string_view front;            // "http" or "grpc"
   Outcome outcome = Outcome::kStop;  // of the request as a whole: the worst of its choices
   uint32_t n = 1;
@@ -32,6 +34,7 @@ struct RequestRecord {
   uint64_t prompt_tokens = 0;
   uint64_t cached_tokens = 0;
   uint64_t output_tokens = 0;
+  uint32_t longest_choice = 0;         // output tokens of the longest one
   int64_t e2e_ns = 0;                  // arrival to end
   int64_t time_to_first_token_ns = 0;  // arrival to the first token handed to the front; 0: none
 };
@@ -51,8 +54,8 @@ class ServerProbe {
   // One choice ended.
   virtual void OnChoiceFinished(std::string_view model, Outcome outcome) {}
   virtual void OnRequestFinished(const RequestRecord& record) {}
-  // A request was refused before or at admission: `code` as absl::StatusCode.
-  virtual void OnRequestRefused(std::string_view model, int code) {}
+  // A generation was refused before or at admission, for another reason than the two below.
+  virtual void OnRequestRefused(std::string_view tier, absl::StatusCode code) {}
   // A request came without a key, or with one that is not good.
   virtual void OnKeyRefused() {}
   // A limit of the caller's tier ("requests_per_minute", ...) stood in the way.

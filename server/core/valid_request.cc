@@ -132,7 +132,8 @@ class RequestValidator {
 
     // A device that ranks a limited number of tokens cannot draw from all of them.
     const bool ranks_some = offers.max_top_k > 0 && temperature > 0;
-    const int64_t top_k = params_.top_k.value_or(ranks_some ? offers.max_top_k : 0);
+    const uint32_t unnamed = offers.default_top_k == 0 ? offers.max_top_k : offers.default_top_k;
+    const int64_t top_k = params_.top_k.value_or(temperature > 0 ? unnamed : 0);
     const int64_t top_k_limit = ranks_some ? offers.max_top_k : 0x7fffffff;
     if (ranks_some && top_k > offers.max_top_k) {
       return Fail("top_k",
@@ -365,17 +366,25 @@ absl::StatusOr<ValidRequest> Admit(GenerateParams params, std::shared_ptr<const 
                                    ServerContext& context) {
   const RequestLimits& limits = context.options().limits;
   Gate* const gate = context.options().gate;
-  if (gate == nullptr || caller == nullptr) {
-    return Validate(std::move(params), std::move(model), limits);
+  const bool known = gate != nullptr && caller != nullptr;
+  if (absl::Status fits = known ? gate->Fit(*caller, *model, params) : absl::OkStatus();
+      !fits.ok()) {
+    context.NoteRefusal(caller.get(), fits);
+    return fits;
   }
-  RETURN_IF_ERROR(gate->Fit(*caller, *model, params));
   absl::StatusOr<ValidRequest> request = Validate(std::move(params), std::move(model), limits);
+  if (!known) {
+    if (!request.ok()) context.NoteRefusal(nullptr, request.status());
+    return request;
+  }
   if (!request.ok()) {
     // Looking at a request costs too, the more so the longer its prompt.
     ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> look, gate->Reserve(caller, 0));
     look->Settle({});
+    context.NoteRefusal(caller.get(), request.status());
     return request;
   }
+  request->tier_ = caller->tier;
   uint64_t tokens = 0;
   for (const ValidRequest::Prompt& prompt : request->prompts()) {
     const auto size = static_cast<uint32_t>(prompt.tokens->size());

@@ -56,6 +56,8 @@ class ValidRequest {
   // The service tier that the request is given: "default", "flex" or "priority".
   const std::string& service_tier() const { return service_tier_; }
   uint64_t tenant() const { return tenant_; }
+  // Of the caller's account; "none" without accounts.
+  const std::string& tier() const { return tier_; }
   // Null for servers without accounts.
   Reservation* reservation() const { return reservation_.get(); }
   int64_t arrival_ns() const { return arrival_ns_; }
@@ -83,6 +85,7 @@ class ValidRequest {
   bool merge_events_ = false;
   int32_t priority_ = 0;
   std::string service_tier_;
+  std::string tier_ = "none";
   uint64_t tenant_ = 0;
   std::unique_ptr<Reservation> reservation_;
   int64_t arrival_ns_ = 0;

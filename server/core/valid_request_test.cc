@@ -209,6 +209,21 @@ TEST_F(ValidRequestTest, ALimitedTopKIsTheDefaultAndTheLimit) {
   EXPECT_TRUE(Check(params).ok());
 }
 
+TEST_F(ValidRequestTest, TheDevicesOwnTopKIsForRequestsThatNameNone) {
+  entry_->limits.default_top_k = 8;
+  EXPECT_EQ(Check(Text())->sampling().top_k, 8u);
+  GenerateParams params = Text();
+  for (const int64_t all : {0, -1}) {
+    params.top_k = all;
+    EXPECT_EQ(Check(params)->sampling().top_k, 0u);
+  }
+  params.top_k = 40;
+  EXPECT_EQ(Check(params)->sampling().top_k, 40u);
+  params.top_k = std::nullopt;
+  params.temperature = 0;
+  EXPECT_EQ(Check(params)->sampling().top_k, 0u);
+}
+
 TEST_F(ValidRequestTest, APromptOverTheContextNamesBothNumbers) {
   const auto request = Check(Text(std::string(400, 'x')));
   const ErrorInfo info = DescribeError(request.status());

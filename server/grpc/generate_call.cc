@@ -12,6 +12,7 @@
 #include "server/core/generation.h"
 #include "server/core/request_summary.h"
 #include "server/core/valid_request.h"
+#include "server/grpc/reply_metadata.h"
 #include "server/grpc/translate.h"
 
 namespace reticle::server {
@@ -38,6 +39,16 @@ std::optional<int64_t> TimeLeftMs(const grpc::CallbackServerContext& call) {
   return std::max<int64_t>(1, left);
 }
 
+// Fills `params`; the model that the request asks for.
+absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(const v1::GenerateRequest& request,
+                                                       ServerContext& server,
+                                                       GenerateParams& params) {
+  RETURN_IF_ERROR(server.CheckAdmission());
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
+  ASSIGN_OR_RETURN(params, ToParams(request));
+  return model;
+}
+
 // What is known of a call before its request is looked at.
 struct Arrival {
   int64_t ns = 0;
@@ -48,18 +59,20 @@ struct Arrival {
 absl::StatusOr<ValidRequest> MakeRequest(ServerContext& server,
                                          const grpc::CallbackServerContext& call,
                                          const v1::GenerateRequest& request, bool stream,
-                                         Arrival& arrival) {
-  ASSIGN_OR_RETURN(arrival.caller, CallerOf(server, call));
-  RETURN_IF_ERROR(server.CheckAdmission());
-  ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model, server.models().Find(request.model()));
-  ASSIGN_OR_RETURN(GenerateParams params, ToParams(request));
+                                         const Arrival& arrival) {
+  GenerateParams params;
+  absl::StatusOr<std::shared_ptr<const ModelEntry>> model = Read(request, server, params);
+  if (!model.ok()) {
+    server.NoteRefusal(arrival.caller.get(), model.status());
+    return model.status();
+  }
   params.arrival_ns = arrival.ns;
   params.request_id = arrival.request_id;
   params.stream = stream;
   if (const std::optional<int64_t> left = TimeLeftMs(call)) {
     params.timeout_ms = std::min(*left, server.options().limits.max_timeout_ms);
   }
-  return Admit(std::move(params), std::move(model), arrival.caller, server);
+  return Admit(std::move(params), *std::move(model), arrival.caller, server);
 }
 
 // The common part: a generation, driven on the worker by events, with a client that may go away.
@@ -68,6 +81,7 @@ class GenerateCall : public WorkerTask, public ChunkSink {
   GenerateCall(GrpcCallContext& context, const char* method, grpc::CallbackServerContext& call,
                const v1::GenerateRequest& request)
       : WorkerTask(context.worker),
+        call_(call),
         active_calls_(context.active_calls),
         server_(context.server),
         method_(method) {
@@ -80,41 +94,38 @@ class GenerateCall : public WorkerTask, public ChunkSink {
   ~GenerateCall() override { active_calls_.fetch_sub(1, std::memory_order_acq_rel); }
 
   // On the gRPC thread, before any event can come.
-  absl::Status Start(const grpc::CallbackServerContext& call, const v1::GenerateRequest& request,
-                     bool stream) {
-    ASSIGN_OR_RETURN(ValidRequest valid, MakeRequest(server_, call, request, stream, arrival_));
-    tokens_only_ = request.output().tokens_only();
-    tokenizer_ = valid.model().tokenizer.get();
-    model_id_ = valid.model().id;
-    ASSIGN_OR_RETURN(generation_, Generation::Start(std::move(valid), server_, "grpc",
-                                                    [this] { Post(kReady); }));
-    return absl::OkStatus();
+  absl::Status Start(const v1::GenerateRequest& request, bool stream) {
+    ASSIGN_OR_RETURN(arrival_.caller, CallerOf(server_, call_));
+    const absl::Status status = Submit(request, stream);
+    AddLimits(server_, arrival_.caller.get(), call_);
+    if (status.ok()) call_.AddInitialMetadata("service-tier", service_tier_);
+    return status;
   }
 
-  void Record(const grpc::Status& status) {
+  // The status to finish with; recorded.
+  grpc::Status Conclude(const absl::Status& status) {
+    grpc::Status end = EndOfCall(status, call_);
     const int64_t now_ns = server_.clock().NowNanos();
-    server_.probe().OnGrpcRequest(method_, status.error_code(), now_ns - arrival_.ns);
+    server_.probe().OnGrpcRequest(method_, end.error_code(), now_ns - arrival_.ns);
     RequestListener* const listener = server_.options().listener;
-    if (listener == nullptr) return;
+    if (listener == nullptr) return end;
     RequestSummary summary;
     summary.front = "grpc";
     summary.method = summary.route = method_;
     summary.request_id = arrival_.request_id;
     summary.trace = trace_;
     summary.caller = arrival_.caller;
-    summary.status = status.error_code();
-    summary.failed = status.error_code() == grpc::StatusCode::INTERNAL ||
-                     status.error_code() == grpc::StatusCode::UNKNOWN ||
-                     status.error_code() == grpc::StatusCode::DATA_LOSS;
+    summary.status = end.error_code();
+    summary.failed = end.error_code() == grpc::StatusCode::INTERNAL ||
+                     end.error_code() == grpc::StatusCode::UNKNOWN ||
+                     end.error_code() == grpc::StatusCode::DATA_LOSS;
     summary.arrival_ns = arrival_.ns;
     summary.end_ns = now_ns;
     summary.generation = true;
-    if (!status.ok()) {
-      summary.error =
-          absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-    }
+    summary.error = status;
     if (generation_ != nullptr) generation_->Describe(listener->wants_prompts(), summary);
     listener->OnRequestOver(summary);
+    return end;
   }
 
   // Frees the generation and then this, unless an event is still queued.
@@ -125,6 +136,7 @@ class GenerateCall : public WorkerTask, public ChunkSink {
     return true;
   }
 
+  grpc::CallbackServerContext& call_;  // gRPC's, until it is done
   std::atomic<int64_t>& active_calls_;
   ServerContext& server_;
   const char* const method_;
@@ -134,7 +146,20 @@ class GenerateCall : public WorkerTask, public ChunkSink {
   bool done_ = false;
   const tokenizer::Tokenizer* tokenizer_ = nullptr;  // the model's; lives with the generation
   std::string model_id_;
+  std::string service_tier_;
   std::unique_ptr<Generation> generation_;
+
+ private:
+  absl::Status Submit(const v1::GenerateRequest& request, bool stream) {
+    ASSIGN_OR_RETURN(ValidRequest valid, MakeRequest(server_, call_, request, stream, arrival_));
+    tokens_only_ = request.output().tokens_only();
+    tokenizer_ = valid.model().tokenizer.get();
+    model_id_ = valid.model().id;
+    service_tier_ = valid.service_tier();
+    ASSIGN_OR_RETURN(generation_, Generation::Start(std::move(valid), server_, "grpc",
+                                                    [this] { Post(kReady); }));
+    return absl::OkStatus();
+  }
 };
 
 // Messages in the order in which they go out. Those that went are filled again, so that a stream
@@ -169,8 +194,8 @@ class StreamCall final : public GenerateCall,
   StreamCall(GrpcCallContext& context, grpc::CallbackServerContext& call,
              const v1::GenerateRequest& request)
       : GenerateCall(context, "GenerateStream", call, request) {
-    if (absl::Status status = Start(call, request, /*stream=*/true); !status.ok()) {
-      End(ToGrpcStatus(status));
+    if (const absl::Status status = Start(request, /*stream=*/true); !status.ok()) {
+      End(status);
     } else {
       Post(kReady);
     }
@@ -212,7 +237,7 @@ class StreamCall final : public GenerateCall,
     if (ended_) return;
     if (events & (kCancelled | kWriteFailed)) {
       generation_->Cancel();
-      End(grpc::Status(grpc::StatusCode::CANCELLED, "the client went away"));
+      End(CancelledError("the client went away"));
       return;
     }
     if (!writing_) Advance();
@@ -233,19 +258,20 @@ class StreamCall final : public GenerateCall,
     if (generated_ && !closing_) {
       closing_ = true;
       if (generation_->status().ok()) {
-        FillUsage(generation_->usage(), *NewMessage(0).mutable_usage());
+        v1::GenerateStreamResponse& last = NewMessage(0);
+        FillUsage(generation_->usage(), *last.mutable_usage());
+        last.set_service_tier(service_tier_);
       }
     }
     if (outgoing_.empty()) {
-      End(ToGrpcStatus(generation_->status()));
+      End(generation_->status());
       return;
     }
     writing_ = true;
     if (closing_ && outgoing_.size() == 1 && generation_->status().ok()) {
       ended_ = true;
-      Record(grpc::Status::OK);
       generation_->OnHandedOver(server_.clock().NowNanos());
-      StartWriteAndFinish(&outgoing_.front(), grpc::WriteOptions(), grpc::Status::OK);
+      StartWriteAndFinish(&outgoing_.front(), grpc::WriteOptions(), Conclude(absl::OkStatus()));
       return;
     }
     StartWrite(&outgoing_.front());
@@ -265,10 +291,9 @@ class StreamCall final : public GenerateCall,
     return outgoing_.back();
   }
 
-  void End(const grpc::Status& status) {
+  void End(const absl::Status& status) {
     ended_ = true;
-    Record(status);
-    Finish(status);
+    Finish(Conclude(status));
   }
 
   // Messages to write; the first is with gRPC while `writing_`. Filled only when empty, so that a
@@ -285,8 +310,8 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
   UnaryCall(GrpcCallContext& context, grpc::CallbackServerContext& call,
             const v1::GenerateRequest& request, v1::GenerateResponse& response)
       : GenerateCall(context, "Generate", call, request), response_(response) {
-    if (absl::Status status = Start(call, request, /*stream=*/false); !status.ok()) {
-      End(ToGrpcStatus(status));
+    if (const absl::Status status = Start(request, /*stream=*/false); !status.ok()) {
+      End(status);
       return;
     }
     for (uint32_t i = 0; i < generation_->request().choices(); ++i) {
@@ -324,7 +349,7 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
     if (ended_) return;
     if (events & kCancelled) {
       generation_->Cancel();
-      End(grpc::Status(grpc::StatusCode::CANCELLED, "the client went away"));
+      End(CancelledError("the client went away"));
       return;
     }
     for (;;) {
@@ -332,8 +357,9 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
         case Generation::Progress::kDone:
           response_.set_request_id(arrival_.request_id);
           response_.set_model(model_id_);
+          response_.set_service_tier(service_tier_);
           FillUsage(generation_->usage(), *response_.mutable_usage());
-          End(ToGrpcStatus(generation_->status()));
+          End(generation_->status());
           return;
         case Generation::Progress::kMore:
           break;
@@ -344,10 +370,9 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
     }
   }
 
-  void End(const grpc::Status& status) {
+  void End(const absl::Status& status) {
     ended_ = true;
-    Record(status);
-    Finish(status);
+    Finish(Conclude(status));
   }
 
   v1::GenerateResponse& response_;

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "server/core/valid_request.h"
+#include "server/grpc/reply_metadata.h"
 #include "server/grpc/translate.h"
 
 namespace reticle::server {
@@ -77,8 +78,9 @@ grpc::ServerUnaryReactor* Answer(ServerContext& server, grpc::CallbackServerCont
   const int64_t start_ns = server.clock().NowNanos();
   BeginTraceOf(server, call, TakeRequestId(MetadataOf(call, "x-request-id")));
   // Tokenising costs a turn of the caller's quota, as over HTTP.
+  std::shared_ptr<const Caller> caller;
   const auto answer = [&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const std::shared_ptr<const Caller> caller, CallerOf(server, call));
+    ASSIGN_OR_RETURN(caller, CallerOf(server, call));
     std::unique_ptr<Reservation> turn;
     if (caller != nullptr) {
       ASSIGN_OR_RETURN(turn, server.options().gate->Reserve(caller, 0));
@@ -86,7 +88,9 @@ grpc::ServerUnaryReactor* Answer(ServerContext& server, grpc::CallbackServerCont
     }
     return method(server, request, response);
   };
-  const grpc::Status status = ToGrpcStatus(answer());
+  const absl::Status answered = answer();
+  AddLimits(server, caller.get(), call);
+  const grpc::Status status = EndOfCall(answered, call);
   server.probe().OnGrpcRequest(name, status.error_code(), server.clock().NowNanos() - start_ns);
   grpc::ServerUnaryReactor* reactor = call.DefaultReactor();
   reactor->Finish(status);

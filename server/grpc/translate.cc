@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/status.h"
-#include "server/core/error.h"
 #include "server/core/json_value.h"
 
 namespace reticle::server {
@@ -80,6 +79,7 @@ absl::StatusOr<GenerateParams> ToParams(const v1::GenerateRequest& request) {
   if (request.priority() != 0) params.priority = request.priority();
   if (request.omit_special_tokens()) params.add_special_tokens = false;
   params.request_id = request.request_id();
+  params.service_tier = request.service_tier();
   return params;
 }
 
@@ -148,12 +148,6 @@ TraceContext BeginTraceOf(ServerContext& server, grpc::CallbackServerContext& ca
   call.AddInitialMetadata("traceparent", trace.Traceparent());
   if (!request_id.empty()) call.AddInitialMetadata("x-request-id", request_id);
   return trace;
-}
-
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const ErrorInfo error = DescribeError(status);
-  return grpc::Status(static_cast<grpc::StatusCode>(error.grpc_code), error.message);
 }
 
 }  // namespace reticle::server

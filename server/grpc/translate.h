@@ -3,7 +3,6 @@
 #define RETICLE_SERVER_GRPC_TRANSLATE_H_
 
 #include <grpcpp/server_context.h>
-#include <grpcpp/support/status.h>
 
 #include <memory>
 #include <string>
@@ -38,7 +37,6 @@ std::string_view MetadataOf(const grpc::CallbackServerContext& call, const char*
 // unless that is empty. Before anything is sent.
 TraceContext BeginTraceOf(ServerContext& server, grpc::CallbackServerContext& call,
                           const std::string& request_id);
-grpc::Status ToGrpcStatus(const absl::Status& status);
 
 }  // namespace reticle::server
 

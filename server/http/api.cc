@@ -45,7 +45,7 @@ class ReplyTask : public Task {
       waker();
     });
     if (!posted) {
-      state_->reply = ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      state_->reply = ResourceExhaustedError("too many requests of this kind are waiting");
       state_->done = true;
     }
   }
@@ -246,6 +246,16 @@ absl::StatusOr<Reply> Ready(const ServerContext& context) {
                                    : ServerContext::LifecycleName(lifecycle));
   reply.body.append(R"(,"active_requests":)");
   AppendInt(reply.body, context.active_generations());
+  if (const Gate* const gate = context.options().gate) {
+    reply.body.append(R"(,"degraded":[)");
+    bool first = true;
+    for (const std::string_view part : gate->Degraded()) {
+      if (!first) reply.body.push_back(',');
+      first = false;
+      AppendJsonString(reply.body, part);
+    }
+    reply.body.push_back(']');
+  }
   reply.body.push_back('}');
   if (reply.status == 503) reply.headers = "Retry-After: 2\r\n";
   return reply;
@@ -372,6 +382,10 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
       (route->access == Access::kAccounts || route->access == Access::kAccountsKey)) {
     route = nullptr;
   }
+  if (route != nullptr && route->endpoint == Endpoint::kMetrics &&
+      !context_.options().public_metrics) {
+    route = nullptr;
+  }
   if (route == nullptr) {
     return std::make_unique<ErrorTask>(
         WithCode(NotFoundError("Unknown path %s", request.path.substr(0, 200)), "unknown_url"), "");
@@ -444,7 +458,8 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
     case Endpoint::kReady:
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
-      return reply([&] { return Metrics(context_); });
+      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); },
+                                         /*offload=*/true, scrapes_, std::move(waker));
     case Endpoint::kWeb:
       return std::make_unique<WebTask>(web::AnswerWebRequest(
           *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));

@@ -12,10 +12,12 @@
 
 namespace reticle::server::http {
 
-// Thread-safe. `context` and `workers` must outlive it and its tasks.
+// Thread-safe. `context`, `workers` and `scrapes` must outlive it and its tasks. Metrics are rendered
+// by `scrapes`: neither on an I/O thread, where streams would wait for them, nor behind prompts.
 class Api : public Handler {
  public:
-  Api(ServerContext& context, WorkerPool& workers) : context_(context), workers_(workers) {}
+  Api(ServerContext& context, WorkerPool& workers, WorkerPool& scrapes)
+      : context_(context), workers_(workers), scrapes_(scrapes) {}
 
   std::optional<Refusal> AuthorizeHead(std::string_view method, std::string_view path,
                                        std::string_view authorization,
@@ -26,6 +28,7 @@ class Api : public Handler {
  private:
   ServerContext& context_;
   WorkerPool& workers_;
+  WorkerPool& scrapes_;
 };
 
 }  // namespace reticle::server::http

@@ -40,19 +40,30 @@ absl::StatusOr<CompletionBody> Parse(Dialect dialect, std::string_view json) {
   return ParseTaalasBody(json);
 }
 
+// A body that is wrong takes a turn of its caller's too: looking at it has cost as much.
+absl::StatusOr<CompletionBody> ParseForCaller(Dialect dialect, const HttpRequest& http,
+                                              const ServerContext& context) {
+  absl::StatusOr<CompletionBody> body = Parse(dialect, http.body);
+  Gate* const gate = context.options().gate;
+  if (body.ok() || gate == nullptr || http.caller == nullptr) return body;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Reservation> turn, gate->Reserve(http.caller, 0));
+  turn->Settle({});
+  return body;
+}
+
 void SendError(Dialect dialect, ResponseWriter& writer, const absl::Status& status) {
   if (dialect == Dialect::kTaalas) return SendTaalasError(writer, status);
   writer.SendError(status);
 }
 
-absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
+// Fills `prepared.body`; the model that it asks for.
+absl::StatusOr<std::shared_ptr<const ModelEntry>> Read(Dialect dialect, const HttpRequest& http,
+                                                       ServerContext& context, Prepared& prepared) {
   RETURN_IF_ERROR(context.CheckAdmission());
-  Prepared prepared;
-  ASSIGN_OR_RETURN(prepared.body, Parse(dialect, http.body));
+  ASSIGN_OR_RETURN(prepared.body, ParseForCaller(dialect, http, context));
   GenerateParams& params = prepared.body.params;
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelEntry> model,
-                   dialect == Dialect::kTaalas ? FindTaalasModel(context.models(), params.model)
-                                               : context.models().Find(params.model));
+                   FindTaalasModel(context.models(), params.model));
   if (!http.timeout_ms.empty()) {
     int64_t timeout = 0;
     const char* const end = http.timeout_ms.data() + http.timeout_ms.size();
@@ -65,10 +76,21 @@ absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerConte
     }
     params.timeout_ms = timeout;
   }
+  return model;
+}
+
+absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerContext& context) {
+  Prepared prepared;
+  absl::StatusOr<std::shared_ptr<const ModelEntry>> model = Read(dialect, http, context, prepared);
+  if (!model.ok()) {
+    context.NoteRefusal(http.caller.get(), model.status());
+    return model.status();
+  }
+  GenerateParams& params = prepared.body.params;
   params.arrival_ns = http.arrival_ns;
   params.request_id = http.request_id;
   ASSIGN_OR_RETURN(ValidRequest request,
-                   Admit(std::move(params), std::move(model), http.caller, context));
+                   Admit(std::move(params), *std::move(model), http.caller, context));
   prepared.request.emplace(std::move(request));
   return prepared;
 }
@@ -107,6 +129,7 @@ class CompletionTask : public Task, private ChunkSink {
     if (!posted) {
       preparation_->result =
           ResourceExhaustedError("too many long prompts are waiting to be tokenised");
+      context.NoteRefusal(preparation_->http.caller.get(), preparation_->result.status());
       preparation_->done.store(true, std::memory_order_release);
     }
   }

@@ -408,6 +408,14 @@ void Connection::Dispatch() {
   request.body = std::move(message.body());
   request.content_type = std::string(View(message[beast_http::field::content_type]));
   request.peer = peer_;
+  if (const ProxyTrust& proxies = shared_.proxies; !proxies.empty()) {
+    std::string values;
+    const auto [begin, end] = message.equal_range(proxies.header());
+    for (auto line = begin; line != end; ++line) {
+      values.append(values.empty() ? "" : ",").append(View(line->value()));
+    }
+    request.peer = proxies.ClientOf(peer_, values);
+  }
   request.caller = caller_;
   writer_.Begin(std::move(terms));
   absl::StatusOr<std::string> path = std::move(path_);

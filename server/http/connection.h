@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/core/trace_context.h"
+#include "server/http/client_address.h"
 #include "server/http/handler.h"
 #include "server/http/http_server.h"
 #include "server/http/response_writer.h"
@@ -29,6 +30,7 @@ struct ServerShared {
   HttpOptions options;
   ServerContext* context = nullptr;
   Handler* handler = nullptr;
+  ProxyTrust proxies;
   std::atomic<uint32_t> max_connections{0};
   std::atomic<int64_t> request_memory{0};  // bytes of request bodies, read or announced
   std::atomic<bool> draining{false};       // each reply is the last of its connection

@@ -29,7 +29,7 @@ struct HttpRequest {
   std::string if_none_match;             // headers of the same name; may be empty
   std::string accept_encoding;           // likewise
   std::string content_type;              // likewise
-  std::string peer;                      // the client's network address
+  std::string peer;                      // the client's network address, seen through proxies
   std::shared_ptr<const Caller> caller;  // null for servers without accounts, and open paths
   std::string request_id;
   int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock

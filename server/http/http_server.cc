@@ -15,6 +15,7 @@
 #include "server/core/listen_socket.h"
 #include "server/core/worker_pool.h"
 #include "server/http/api.h"
+#include "server/http/client_address.h"
 #include "server/http/io_thread.h"
 #include "server/http/response_writer.h"
 
@@ -29,6 +30,7 @@ constexpr std::chrono::milliseconds kAcceptPause{50};
 constexpr std::chrono::milliseconds kHandshakes{50};
 constexpr std::chrono::seconds kStopPatience{5};
 constexpr size_t kQueuedPreparations = 1024;
+constexpr size_t kQueuedScrapes = 64;
 
 std::string TooManyConnections() {
   ResponseWriter writer;
@@ -66,12 +68,14 @@ absl::Status HttpOptions::Validate() const {
   if (tls_cert.empty() != tls_key.empty()) {
     return InvalidArgumentError("TLS needs both a certificate and a key");
   }
-  return absl::OkStatus();
+  return ProxyTrust::Create(trusted_proxies, forwarded_header).status();
 }
 
 struct HttpServer::Impl {
   Impl(const HttpOptions& options, ServerContext& context, Handler* handler)
-      : workers(options.worker_threads, kQueuedPreparations), api(context, workers) {
+      : workers(options.worker_threads, kQueuedPreparations),
+        scrapes(1, kQueuedScrapes),
+        api(context, workers, scrapes) {
     shared.options = options;
     shared.context = &context;
     shared.handler = handler != nullptr ? handler : &api;
@@ -82,6 +86,7 @@ struct HttpServer::Impl {
     if (acceptor != nullptr) boost::asio::post(threads[0]->loop(), [this] { CloseListener(); });
     for (const auto& thread : threads) thread->Stop();
     workers.Join();
+    scrapes.Join();
   }
 
   absl::Status Bind();
@@ -96,6 +101,7 @@ struct HttpServer::Impl {
 
   ServerShared shared;
   WorkerPool workers;
+  WorkerPool scrapes;
   Api api;
   std::unique_ptr<TlsContext> tls;
   std::vector<std::unique_ptr<IoThread>> threads;
@@ -210,6 +216,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpOptions&
   std::unique_ptr<HttpServer> server(new HttpServer);
   server->impl_ = std::make_unique<Impl>(options, context, handler);
   Impl& impl = *server->impl_;
+  ASSIGN_OR_RETURN(impl.shared.proxies,
+                   ProxyTrust::Create(options.trusted_proxies, options.forwarded_header));
   if (!options.tls_cert.empty()) {
     ASSIGN_OR_RETURN(impl.tls, TlsContext::Create(options.tls_cert, options.tls_key));
   }

@@ -39,6 +39,10 @@ struct HttpOptions {
   // Origins whose pages may call this server ("https://example.org", or "*" for all); none: CORS is
   // off.
   std::vector<std::string> cors_origins;
+  // Proxies (addresses or networks) that are believed about whom they pass on, and the header in
+  // which they say so: "x-forwarded-for", or "forwarded" (RFC 7239). Others are not.
+  std::vector<std::string> trusted_proxies;
+  std::string forwarded_header = "x-forwarded-for";
   // PEM files; both or neither. With them every connection is TLS (1.2 or later).
   std::string tls_cert;
   std::string tls_key;

@@ -2,15 +2,14 @@
 #ifndef RETICLE_SERVER_METRICS_DEVICE_METRICS_H_
 #define RETICLE_SERVER_METRICS_DEVICE_METRICS_H_
 
-#include <prometheus/metric_family.h>
-
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "backends/abi/reticle_device.h"
 #include "scheduler/engine.h"
+#include "scheduler/engine_probe.h"
+#include "server/metrics/family_set.h"
 #include "server/metrics/histogram.h"
 
 namespace reticle::server {
@@ -37,12 +36,14 @@ class DeviceMetrics {
   void OnReset(bool succeeded) { (succeeded ? resets_ : failed_resets_).Add(); }
   void OnFailover(uint32_t sequences) { failovers_.Add(sequences); }
 
-  // Appends the series, labelled with device, card and model. `running` sequences are on it now.
-  void Collect(const prometheus::ClientMetric::Label& model, const std::string& device,
-               const std::string& card, const DeviceSnapshot& snapshot, uint32_t running,
-               int64_t now_ns, std::vector<prometheus::MetricFamily>& families);
+  // Adds the series. `labels`: device, card and model_name. The engine that drives it says
+  // `gauges`.
+  void Collect(const Labels& labels, const DeviceSnapshot& snapshot,
+               const scheduler::EngineGauges& gauges, int64_t now_ns, FamilySet& families);
 
  private:
+  double TokensPerSecond(uint64_t tokens, int64_t now_ns);
+
   Counter crashes_;
   Counter hangs_;
   Counter resets_;

@@ -1,7 +1,7 @@
 #include "server/metrics/engine_metrics.h"
 
-#include "base/clock.h"
-#include "server/metrics/family_writer.h"
+#include <algorithm>
+#include <string>
 
 namespace reticle::server {
 namespace {
@@ -10,9 +10,18 @@ double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
 
 }  // namespace
 
+EngineMetrics::EngineMetrics(const Buckets& buckets)
+    : time_to_first_token_(buckets.Of(Metric::kTimeToFirstToken)),
+      inter_token_latency_(buckets.Of(Metric::kInterTokenLatency)),
+      time_per_output_token_(buckets.Of(Metric::kTimePerOutputToken)),
+      queue_time_(buckets.Of(Metric::kQueueTime)),
+      inference_time_(buckets.Of(Metric::kInferenceTime)),
+      prefill_time_(buckets.Of(Metric::kPrefillTime)),
+      decode_time_(buckets.Of(Metric::kDecodeTime)),
+      iteration_tokens_(buckets.Of(Metric::kIterationTokens)) {}
+
 void EngineMetrics::OnStep(uint32_t prefill_tokens, uint32_t decode_tokens,
                            const scheduler::EngineGauges& gauges) {
-  prompt_tokens_.Add(prefill_tokens);
   generation_tokens_.Add(decode_tokens);
   if (prefill_tokens + decode_tokens > 0) iteration_tokens_.Observe(prefill_tokens + decode_tokens);
   SetGauges(gauges);
@@ -31,6 +40,7 @@ void EngineMetrics::OnAdmitted(const scheduler::Request& request, uint32_t promp
     prefix_cache_queries_.Add(prompt_tokens);
     prefix_cache_hits_.Add(cached_tokens);
   }
+  prompt_tokens_.Add(prompt_tokens);
   prompt_tokens_cached_.Add(cached_tokens);
 }
 
@@ -68,65 +78,56 @@ void EngineMetrics::OnRejected(const absl::Status& status) {
 }
 
 void EngineMetrics::Collect(const Identity& identity, const DeviceSnapshot& device, int64_t now_ns,
-                            std::vector<prometheus::MetricFamily>& families) {
-  device_.Collect({"model_name", identity.model_name}, identity.device, identity.card, device,
-                  running_.load(std::memory_order_relaxed), now_ns, families);
-  FamilyWriter out(families, {{"model_name", identity.model_name}, {"engine", identity.engine}});
-  const double waiting = waiting_.load(std::memory_order_relaxed);
-  const uint32_t blocks = kv_blocks_total_.load(std::memory_order_relaxed);
-  const uint32_t used = kv_blocks_used_.load(std::memory_order_relaxed);
+                            FamilySet& families) {
+  scheduler::EngineGauges gauges;
+  gauges.running = running_.load(std::memory_order_relaxed);
+  gauges.waiting = waiting_.load(std::memory_order_relaxed);
+  gauges.kv_blocks_total = kv_blocks_total_.load(std::memory_order_relaxed);
+  gauges.kv_blocks_used = kv_blocks_used_.load(std::memory_order_relaxed);
+  const Labels card = {
+      {"device", identity.device}, {"card", identity.card}, {"model_name", identity.model_name}};
+  device_.Collect(card, device, gauges, now_ns, families);
+  SeriesWriter on_card(families, card);
+  on_card.Count(Metric::kDevicePrefixQueries, prefix_cache_queries_.value());
+  on_card.Count(Metric::kDevicePrefixHits, prefix_cache_hits_.value());
 
-  out.Gauge("vllm:num_requests_running", "Sequences that run on the device.",
-            running_.load(std::memory_order_relaxed));
-  out.Gauge("vllm:num_requests_waiting", "Sequences that wait for admission.", waiting);
-  out.Gauge("vllm:num_requests_waiting_by_reason", "Sequences that wait, by what they wait for.",
-            waiting, {{"reason", "capacity"}});
-  out.Gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use by live sequences, 0 to 1.",
-            blocks == 0 ? 0.0 : static_cast<double>(used) / blocks);
-  out.Info("vllm:cache_config_info", "KV cache configuration.", 1,
-           {{"block_size", std::to_string(identity.kv_block_tokens)},
-            {"num_gpu_blocks", std::to_string(blocks)},
-            {"engine", identity.engine}});
-  out.Info("vllm:lora_requests_info", "Adapters in use; the value is the Unix time.",
-           static_cast<double>(UnixSeconds()),
-           {{"max_lora", std::to_string(device.max_adapters)},
-            {"waiting_lora_adapters", ""},
-            {"running_lora_adapters", device.adapters}});
+  SeriesWriter out(families, {{"model_name", identity.model_name}, {"engine", identity.engine}});
+  out.Gauge(Metric::kRequestsRunning, gauges.running);
+  out.Gauge(Metric::kRequestsWaiting, gauges.waiting);
+  out.Gauge(Metric::kRequestsWaitingByReason, gauges.waiting, {{"reason", "capacity"}});
+  out.Gauge(Metric::kKvCacheUsage,
+            gauges.kv_blocks_total == 0
+                ? 0.0
+                : static_cast<double>(gauges.kv_blocks_used) / gauges.kv_blocks_total);
+  SeriesWriter(families).Gauge(Metric::kCacheConfigInfo, 1,
+                               {{"block_size", std::to_string(identity.kv_block_tokens)},
+                                {"num_gpu_blocks", std::to_string(gauges.kv_blocks_total)},
+                                {"engine", identity.engine}});
 
-  out.Count("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
-            prefix_cache_queries_.value());
-  out.Count("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.",
-            prefix_cache_hits_.value());
-  out.Count("vllm:num_preemptions_total", "Sequences preempted for want of KV blocks.",
-            preemptions_.value());
-  out.Count("vllm:prompt_tokens_total", "Prompt tokens prefilled.", prompt_tokens_.value());
-  out.Count("vllm:prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache.",
-            prompt_tokens_cached_.value());
-  out.Count("vllm:generation_tokens_total", "Tokens generated.", generation_tokens_.value());
-  const char* const rejected = "reticle_requests_rejected_total";
-  const char* const rejected_help = "Requests that the scheduler refused, by reason.";
-  out.Count(rejected, rejected_help, rejected_queue_full_.value(), {{"reason", "queue_full"}});
-  out.Count(rejected, rejected_help, rejected_unavailable_.value(), {{"reason", "unavailable"}});
-  out.Count(rejected, rejected_help, rejected_invalid_.value(), {{"reason", "invalid"}});
-  out.Count("reticle_device_busy_seconds_total", "Device time spent on sequences that ended.",
-            static_cast<double>(device_busy_ns_.value()) * 1e-9);
-  out.Count("reticle_energy_joules_total",
-            "Energy spent on sequences that ended; 0 when the device does not measure it.",
-            static_cast<double>(energy_nj_.value()) * 1e-9);
+  out.Count(Metric::kPrefixCacheQueries, prefix_cache_queries_.value());
+  out.Count(Metric::kPrefixCacheHits, prefix_cache_hits_.value());
+  out.Count(Metric::kPreemptions, preemptions_.value());
+  const uint64_t cached = prompt_tokens_cached_.value();
+  const uint64_t prompt = std::max(prompt_tokens_.value(), cached);
+  out.Count(Metric::kPromptTokens, prompt);
+  out.Count(Metric::kPromptTokensBySource, prompt - cached, {{"source", "local_compute"}});
+  out.Count(Metric::kPromptTokensBySource, cached, {{"source", "local_cache_hit"}});
+  out.Count(Metric::kPromptTokensCached, cached);
+  out.Count(Metric::kGenerationTokens, generation_tokens_.value());
+  out.Count(Metric::kEngineRejected, rejected_queue_full_.value(), {{"reason", "queue_full"}});
+  out.Count(Metric::kEngineRejected, rejected_unavailable_.value(), {{"reason", "unavailable"}});
+  out.Count(Metric::kEngineRejected, rejected_invalid_.value(), {{"reason", "invalid"}});
+  out.Count(Metric::kEngineBusy, static_cast<double>(device_busy_ns_.value()) * 1e-9);
+  out.Count(Metric::kEngineEnergy, static_cast<double>(energy_nj_.value()) * 1e-9);
 
-  out.Distribution("vllm:time_to_first_token_seconds", "Arrival to the first token.",
-                   time_to_first_token_);
-  out.Distribution("vllm:inter_token_latency_seconds", "Time between tokens of a sequence.",
-                   inter_token_latency_);
-  out.Distribution("vllm:request_time_per_output_token_seconds",
-                   "Mean time per token after the first, by sequence.", time_per_output_token_);
-  out.Distribution("vllm:request_queue_time_seconds", "Arrival to admission.", queue_time_);
-  out.Distribution("vllm:request_inference_time_seconds", "Admission to the end.", inference_time_);
-  out.Distribution("vllm:request_prefill_time_seconds", "Admission to the first token.",
-                   prefill_time_);
-  out.Distribution("vllm:request_decode_time_seconds", "First to last token.", decode_time_);
-  out.Distribution("vllm:iteration_tokens_total", "Tokens fed and generated in one step.",
-                   iteration_tokens_);
+  out.Distribution(Metric::kTimeToFirstToken, time_to_first_token_);
+  out.Distribution(Metric::kInterTokenLatency, inter_token_latency_);
+  out.Distribution(Metric::kTimePerOutputToken, time_per_output_token_);
+  out.Distribution(Metric::kQueueTime, queue_time_);
+  out.Distribution(Metric::kInferenceTime, inference_time_);
+  out.Distribution(Metric::kPrefillTime, prefill_time_);
+  out.Distribution(Metric::kDecodeTime, decode_time_);
+  out.Distribution(Metric::kIterationTokens, iteration_tokens_);
 }
 
 }  // namespace reticle::server

@@ -3,15 +3,14 @@
 #ifndef RETICLE_SERVER_METRICS_ENGINE_METRICS_H_
 #define RETICLE_SERVER_METRICS_ENGINE_METRICS_H_
 
-#include <prometheus/metric_family.h>
-
 #include <atomic>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "scheduler/engine_probe.h"
+#include "server/metrics/buckets.h"
 #include "server/metrics/device_metrics.h"
+#include "server/metrics/family_set.h"
 #include "server/metrics/histogram.h"
 
 namespace reticle::server {
@@ -26,7 +25,7 @@ class EngineMetrics final : public scheduler::EngineProbe {
     std::string device;            // "taalas-hc1"
     std::string card;              // "0", "1", ...
   };
-  EngineMetrics() = default;
+  explicit EngineMetrics(const Buckets& buckets);
 
   void OnStep(uint32_t prefill_tokens, uint32_t decode_tokens,
               const scheduler::EngineGauges& gauges) override;
@@ -44,10 +43,9 @@ class EngineMetrics final : public scheduler::EngineProbe {
   // Takes the gauges at the moment of a scrape, so that an idle engine, which takes no steps, does
   // not show old ones.
   void SetGauges(const scheduler::EngineGauges& gauges);
-  // Appends this engine's series and its device's. Families of the same name are merged by the
-  // caller.
+  // Adds this engine's series and its device's.
   void Collect(const Identity& identity, const DeviceSnapshot& device, int64_t now_ns,
-               std::vector<prometheus::MetricFamily>& families);
+               FamilySet& families);
 
  private:
   DeviceMetrics device_;
@@ -68,14 +66,14 @@ class EngineMetrics final : public scheduler::EngineProbe {
   Counter device_busy_ns_;
   Counter energy_nj_;
 
-  Histogram time_to_first_token_{FirstTokenBounds()};
-  Histogram inter_token_latency_{InterTokenBounds()};
-  Histogram time_per_output_token_{InterTokenBounds()};
-  Histogram queue_time_{RequestSecondsBounds()};
-  Histogram inference_time_{RequestSecondsBounds()};
-  Histogram prefill_time_{RequestSecondsBounds()};
-  Histogram decode_time_{RequestSecondsBounds()};
-  Histogram iteration_tokens_{{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}};
+  Histogram time_to_first_token_;
+  Histogram inter_token_latency_;
+  Histogram time_per_output_token_;
+  Histogram queue_time_;
+  Histogram inference_time_;
+  Histogram prefill_time_;
+  Histogram decode_time_;
+  Histogram iteration_tokens_;
 };
 
 }  // namespace reticle::server

@@ -34,26 +34,4 @@ prometheus::ClientMetric Histogram::Collect() const {
   return metric;
 }
 
-std::vector<double> InterTokenBounds() {
-  return {5e-6,   10e-6, 20e-6, 30e-6, 40e-6, 50e-6, 60e-6, 80e-6, 100e-6, 150e-6, 200e-6, 300e-6,
-          500e-6, 1e-3,  2e-3,  5e-3,  0.01,  0.025, 0.05,  0.075, 0.1,    0.15,   0.2,    0.3,
-          0.4,    0.5,   0.75,  1,     2.5,   5,     7.5,   10,    20,     40,     80};
-}
-
-std::vector<double> FirstTokenBounds() {
-  return {50e-6, 100e-6, 200e-6, 300e-6, 500e-6, 750e-6, 0.001, 0.002, 0.003, 0.005, 0.0075,
-          0.01,  0.02,   0.04,   0.06,   0.08,   0.1,    0.25,  0.5,   0.75,  1,     2.5,
-          5,     7.5,    10,     20,     40,     80,     160,   640,   2560};
-}
-
-std::vector<double> RequestSecondsBounds() {
-  return {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1,   1.5,  2,   2.5,
-          5,     10,    15,    20,   30,   40,   50,  60,  120, 240, 480, 960, 1920, 7680};
-}
-
-std::vector<double> TokenCountBounds() {
-  return {1,    2,    5,    10,    20,    50,    100,    200,   500,
-          1000, 2000, 5000, 10000, 20000, 50000, 100000, 131072};
-}
-
 }  // namespace reticle::server

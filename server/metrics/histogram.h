@@ -7,8 +7,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <span>
-#include <string>
 #include <vector>
 
 namespace reticle::server {
@@ -41,15 +39,6 @@ class Histogram {
   const std::unique_ptr<std::atomic<uint64_t>[]> buckets_;  // bounds_.size() + 1
   std::atomic<double> sum_{0};
 };
-
-// Bounds in seconds. Inter-token time begins at 5 us and the time to the first token at 50 us,
-// where vLLM's own bounds see nothing; above, they continue with vLLM's, so that its dashboards
-// keep their resolution.
-std::vector<double> InterTokenBounds();
-std::vector<double> FirstTokenBounds();
-std::vector<double> RequestSecondsBounds();
-// Token counts: 1, 2, 5, 10 ... up to 131,072.
-std::vector<double> TokenCountBounds();
 
 }  // namespace reticle::server
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/core/error.h"
 
 namespace reticle::server::tenants {
 namespace {
@@ -74,14 +75,16 @@ absl::StatusOr<Organisation> ToOrganisation(const SqlRow& row) {
 }  // namespace
 
 absl::Status CheckText(std::string_view field, std::string_view text, size_t max_bytes) {
-  if (text.empty()) return InvalidArgumentError("%s is missing", field);
+  if (text.empty()) return WithParam(InvalidArgumentError("%s is missing", field), field);
   if (text.size() > max_bytes) {
-    return InvalidArgumentError("%s has %d bytes; the limit is %d", field, text.size(), max_bytes);
+    return WithParam(
+        InvalidArgumentError("%s has %d bytes; the limit is %d", field, text.size(), max_bytes),
+        field);
   }
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if ((byte < 0x20 && c != '\n' && c != '\r' && c != '\t') || byte == 0x7f) {
-      return InvalidArgumentError("%s holds a control character", field);
+      return WithParam(InvalidArgumentError("%s holds a control character", field), field);
     }
   }
   return absl::OkStatus();
@@ -95,7 +98,7 @@ absl::Status CheckEmail(std::string_view email) {
   });
   if (!plain || at == 0 || at == std::string_view::npos || at + 1 == email.size() ||
       email.find('@', at + 1) != std::string_view::npos) {
-    return InvalidArgumentError("email is no e-mail address");
+    return WithParam(InvalidArgumentError("email is no e-mail address"), "email");
   }
   return absl::OkStatus();
 }

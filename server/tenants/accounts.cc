@@ -7,31 +7,17 @@
 #include "base/retry_after.h"
 #include "base/status.h"
 #include "server/core/error.h"
+#include "server/tenants/accounts_impl.h"
 #include "server/tenants/redis_quota.h"
 
 namespace reticle::server::tenants {
 namespace {
 
-constexpr int64_t kSecondsPerDay = 86'400;
 constexpr std::string_view kBearer = "Bearer ";
-// Days that GET /v1/usage reports.
-constexpr int64_t kReportedDays = 30;
 
 ServerProbe& SilentProbe() {
   static ServerProbe* const probe = new ServerProbe;
   return *probe;
-}
-
-std::string DayText(int64_t day) {
-  // Civil date from days since 1970-01-01 (proleptic Gregorian calendar).
-  const int64_t shifted = day + 719'468;
-  const int64_t era = shifted / 146'097;
-  const int64_t of_era = shifted - era * 146'097;
-  const int64_t year = (of_era - of_era / 1460 + of_era / 36'524 - of_era / 146'096) / 365;
-  const int64_t of_year = of_era - (365 * year + year / 4 - year / 100);
-  const int64_t month = (5 * of_year + 2) / 153;
-  return absl::StrFormat("%04d-%02d-%02d", year + era * 400 + (month >= 10 ? 1 : 0),
-                         month < 10 ? month + 3 : month - 9, of_year - (153 * month + 2) / 5 + 1);
 }
 
 absl::Status QuotaError(const QuotaDecision& decision, const TierLimits& limits,
@@ -51,8 +37,9 @@ absl::Status QuotaError(const QuotaDecision& decision, const TierLimits& limits,
   if (decision.kind == QuotaKind::kConcurrent) {
     return WithRetryAfter(
         WithCode(ResourceExhaustedError("%d requests of this account run already, as many as its "
-                                        "tier (%s) allows at once",
-                                        limits.concurrent, tier),
+                                        "tier (%s) allows at once; try again in %s",
+                                        limits.concurrent, tier,
+                                        FormatDuration(decision.retry_after_ns)),
                  "concurrency_limit_exceeded"),
         decision.retry_after_ns);
   }
@@ -66,83 +53,6 @@ absl::Status QuotaError(const QuotaDecision& decision, const TierLimits& limits,
 }
 
 }  // namespace
-
-struct Accounts::Account : public Caller {
-  TierKind kind = TierKind::kFree;
-  TierLimits limits;
-  int64_t expires_at = 0;
-};
-
-// A running request's share of its quota.
-class Accounts::Share : public Reservation {
- public:
-  Share(Accounts& accounts, std::shared_ptr<const Account> account, QuotaRequest request,
-        std::string lease)
-      : accounts_(accounts),
-        account_(std::move(account)),
-        request_(std::move(request)),
-        lease_(std::move(lease)) {}
-
-  ~Share() override {
-    {
-      MutexLock lock(accounts_.usage_mutex_);
-      accounts_.running_.erase(this);
-    }
-    const auto used =
-        static_cast<int64_t>(use_.prompt_tokens + use_.output_tokens - use_.cached_tokens);
-    const int64_t tokens_back = std::max<int64_t>(request_.tokens - used, 0);
-    accounts_.ledger_->Settle(request_, lease_, settled_ ? 0 : request_.requests,
-                              settled_ ? tokens_back : request_.tokens);
-    accounts_.AddUsage(*account_, TakeRest());
-  }
-
-  void Progress(uint64_t prompt_tokens, uint64_t output_tokens) override {
-    prompt_tokens_.store(static_cast<int64_t>(prompt_tokens), std::memory_order_relaxed);
-    output_tokens_.store(static_cast<int64_t>(output_tokens), std::memory_order_relaxed);
-  }
-
-  void Settle(const ReservationUse& use) override {
-    settled_ = true;
-    use_ = use;
-  }
-
-  const Account& account() const { return *account_; }
-
-  // Under the lock of the running ones: what was used since the last call.
-  UsageCounts TakeProgress() {
-    const int64_t prompt = prompt_tokens_.load(std::memory_order_relaxed);
-    const int64_t output = output_tokens_.load(std::memory_order_relaxed);
-    return Take({.requests = prompt > 0 ? 1 : 0, .prompt_tokens = prompt, .output_tokens = output});
-  }
-
- private:
-  UsageCounts TakeRest() {
-    if (!settled_) return Take({});
-    const auto cached = static_cast<int64_t>(use_.cached_tokens);
-    return Take({.requests = request_.requests,
-                 .prompt_tokens = static_cast<int64_t>(use_.prompt_tokens) - cached,
-                 .cached_tokens = cached,
-                 .output_tokens = static_cast<int64_t>(use_.output_tokens)});
-  }
-  UsageCounts Take(const UsageCounts& total) {
-    const UsageCounts more{total.requests - recorded_.requests,
-                           total.prompt_tokens - recorded_.prompt_tokens,
-                           total.cached_tokens - recorded_.cached_tokens,
-                           total.output_tokens - recorded_.output_tokens};
-    recorded_ = total;
-    return more;
-  }
-
-  Accounts& accounts_;
-  const std::shared_ptr<const Account> account_;
-  const QuotaRequest request_;
-  const std::string lease_;
-  std::atomic<int64_t> prompt_tokens_{0};
-  std::atomic<int64_t> output_tokens_{0};
-  UsageCounts recorded_;
-  ReservationUse use_;
-  bool settled_ = false;
-};
 
 absl::Status AccountsOptions::Validate() const {
   if (store.empty()) return InvalidArgumentError("the tenants' store is empty; name a file");
@@ -243,9 +153,9 @@ void Accounts::Loop() {
 }
 
 void Accounts::TellStore(const absl::Status& status) {
-  if (status.ok() == !store_failed_) return;
-  store_failed_ = !status.ok();
-  if (store_failed_) {
+  const bool failed = !status.ok();
+  if (failed == store_failed_.exchange(failed)) return;
+  if (failed) {
     LogWarning("accounts: %s; keys that are known stay good, usage waits", status.message());
   } else {
     LogInfo("accounts: the store answers again");
@@ -294,85 +204,6 @@ absl::Status Accounts::Reload() {
     keys_[*digest] = std::move(account);
   }
   return absl::OkStatus();
-}
-
-absl::Status Accounts::SeedQuotas(LocalQuota& ledger) {
-  ASSIGN_OR_RETURN(const std::vector<UsageRow> rows,
-                   store_->Usage("", options_.unix_seconds() / kSecondsPerDay));
-  absl::flat_hash_map<std::string, UsageCounts> used;
-  for (const UsageRow& row : rows) {
-    UsageCounts& counts = used[row.organisation];
-    counts.requests += row.counts.requests;
-    counts.prompt_tokens += row.counts.prompt_tokens;
-    counts.output_tokens += row.counts.output_tokens;
-  }
-  MutexLock lock(keys_mutex_);
-  for (const auto& [digest, account] : keys_) {
-    const auto found = used.find(account->organisation);
-    if (found == used.end()) continue;
-    ledger.Seed(account->organisation, account->limits, found->second.requests,
-                found->second.prompt_tokens + found->second.output_tokens);
-    used.erase(found);
-  }
-  return absl::OkStatus();
-}
-
-void Accounts::AddUsage(const Caller& caller, const UsageCounts& counts) {
-  if (counts.requests == 0 && counts.prompt_tokens == 0 && counts.cached_tokens == 0 &&
-      counts.output_tokens == 0) {
-    return;
-  }
-  const int64_t day = options_.unix_seconds() / kSecondsPerDay;
-  MutexLock lock(usage_mutex_);
-  UsageRow& row = usage_[{caller.key_id, day}];
-  row.key = caller.key_id;
-  row.organisation = caller.organisation;
-  row.day = day;
-  row.counts.requests += counts.requests;
-  row.counts.prompt_tokens += counts.prompt_tokens;
-  row.counts.cached_tokens += counts.cached_tokens;
-  row.counts.output_tokens += counts.output_tokens;
-}
-
-void Accounts::CollectRunning() {
-  MutexLock lock(usage_mutex_);
-  const int64_t day = options_.unix_seconds() / kSecondsPerDay;
-  for (Share* const share : running_) {
-    const UsageCounts more = share->TakeProgress();
-    if (more.requests == 0 && more.output_tokens == 0) continue;
-    UsageRow& row = usage_[{share->account().key_id, day}];
-    row.key = share->account().key_id;
-    row.organisation = share->account().organisation;
-    row.day = day;
-    row.counts.requests += more.requests;
-    row.counts.prompt_tokens += more.prompt_tokens;
-    row.counts.output_tokens += more.output_tokens;
-  }
-}
-
-absl::Status Accounts::Flush() {
-  CollectRunning();
-  std::vector<UsageRow> rows;
-  {
-    MutexLock lock(usage_mutex_);
-    rows.reserve(usage_.size());
-    for (const auto& [key, row] : usage_) rows.push_back(row);
-    usage_.clear();
-  }
-  if (rows.empty()) return absl::OkStatus();
-  absl::Status status = store_->AddUsage(rows);
-  if (status.ok()) return status;
-  MutexLock lock(usage_mutex_);
-  for (const UsageRow& row : rows) {
-    UsageRow& kept = usage_[{row.key, row.day}];
-    const UsageCounts newer = kept.counts;
-    kept = row;
-    kept.counts.requests += newer.requests;
-    kept.counts.prompt_tokens += newer.prompt_tokens;
-    kept.counts.cached_tokens += newer.cached_tokens;
-    kept.counts.output_tokens += newer.output_tokens;
-  }
-  return status;
 }
 
 absl::Status Accounts::OnStore(std::function<absl::Status(AccountStore&)> work) {
@@ -467,7 +298,8 @@ absl::StatusOr<std::unique_ptr<Reservation>> Accounts::Reserve(
   request.limits = account->limits;
   request.tokens = static_cast<int64_t>(tokens);
   ASSIGN_OR_RETURN(std::string lease, NewRandomId(""));
-  const QuotaDecision decision = ledger_->Reserve(request, lease);
+  const QuotaDecision decision =
+      ledger_->Reserve(request, lease, [&] { return ExpectedPlaceNs(request.organisation); });
   if (!decision.granted) {
     probe_.OnQuotaRefused(account->tier, QuotaKindName(decision.kind));
     return QuotaError(decision, account->limits, account->tier, tokens);
@@ -484,41 +316,11 @@ void Accounts::AppendHeaders(const Caller& caller, std::string& out) {
   AppendRateLimitHeaders(out, ledger_->Peek(account.organisation, account.limits));
 }
 
-absl::StatusOr<std::string> Accounts::UsageJson(const Caller& caller) {
-  const auto& account = static_cast<const Account&>(caller);
-  const int64_t today = now() / kSecondsPerDay;
-  std::vector<UsageRow> rows;
-  RETURN_IF_ERROR(OnStore([&](AccountStore& store) -> absl::Status {
-    Flush().IgnoreError();
-    ASSIGN_OR_RETURN(rows, store.Usage(account.organisation, today - kReportedDays + 1));
-    return absl::OkStatus();
-  }));
-  std::string json =
-      absl::StrFormat(R"({"object":"usage","organisation":"%s","tier":"%s","limits":{)",
-                      account.organisation, account.tier);
-  const auto bounds = BucketLimits(account.limits);
-  const QuotaState state = ledger_->Peek(account.organisation, account.limits);
-  for (size_t i = 0; i < kBuckets; ++i) {
-    const std::string_view name = QuotaKindName(static_cast<QuotaKind>(i));
-    if (bounds[i] == 0) {
-      json += absl::StrFormat(R"("%s":null,)", name);
-    } else {
-      json += absl::StrFormat(R"("%s":{"limit":%d,"remaining":%d},)", name, bounds[i],
-                              state[i].remaining);
-    }
-  }
-  json += absl::StrFormat(
-      R"("concurrent":%s},"days":[)",
-      account.limits.concurrent == 0 ? "null" : std::to_string(account.limits.concurrent));
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const UsageRow& row = rows[i];
-    json += absl::StrFormat(
-        R"(%s{"day":"%s","key":"%s","requests":%d,"prompt_tokens":%d,"cached_tokens":%d,)"
-        R"("completion_tokens":%d})",
-        i > 0 ? "," : "", DayText(row.day), row.key, row.counts.requests, row.counts.prompt_tokens,
-        row.counts.cached_tokens, row.counts.output_tokens);
-  }
-  return json + "]}";
+std::vector<std::string_view> Accounts::Degraded() const {
+  std::vector<std::string_view> parts;
+  if (ledger_->degraded()) parts.emplace_back("shared_quotas");
+  if (store_failed_) parts.emplace_back("accounts_store");
+  return parts;
 }
 
 absl::StatusOr<std::string> Accounts::Apply(const ApplicationForm& form, std::string_view address) {

@@ -69,6 +69,7 @@ class Accounts : public Gate {
                                                        uint64_t tokens) override;
   bool reserve_blocks() const override { return ledger_->blocks(); }
   void AppendHeaders(const Caller& caller, std::string& out) override;
+  std::vector<std::string_view> Degraded() const override;
   absl::StatusOr<std::string> UsageJson(const Caller& caller) override;
   absl::StatusOr<std::string> Apply(const ApplicationForm& form, std::string_view address) override;
   absl::StatusOr<std::string> Claim(const std::string& claim, std::string_view address) override;
@@ -102,6 +103,9 @@ class Accounts : public Gate {
   absl::Status SeedQuotas(LocalQuota& ledger);
   void TellStore(const absl::Status& status);
   void AddUsage(const Caller& caller, const UsageCounts& counts);
+  // Until one of the organisation's requests ends, at the pace that they have shown; 0: none runs
+  // here.
+  int64_t ExpectedPlaceNs(const std::string& organisation);
   // What running requests used since it was last asked.
   void CollectRunning();
 
@@ -131,8 +135,8 @@ class Accounts : public Gate {
   // ---- the store's thread
   std::unique_ptr<AccountStore> store_;
   int64_t seen_version_ = 0;
-  bool store_failed_ = false;
-  std::thread thread_;  // last: it uses the rest
+  std::atomic<bool> store_failed_{false};  // written by this thread alone
+  std::thread thread_;                     // last: it uses the rest
 };
 
 }  // namespace reticle::server::tenants

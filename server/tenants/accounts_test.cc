@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "absl/strings/str_format.h"
+#include "base/retry_after.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/tenants/key_admin.h"
@@ -23,6 +24,8 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 constexpr int64_t kNow = 1'800'000'000;
+// A place is expected to be free at once.
+constexpr auto kSoon = [] { return int64_t{0}; };
 
 bool Eventually(const std::function<bool()>& condition) {
   for (int i = 0; i < 3000; ++i) {
@@ -250,6 +253,35 @@ TEST_P(AccountsTest, ReservationsSettleAndUsageReachesTheStore) {
   EXPECT_NEAR(remaining(*again, *caller), 950, 2);
 }
 
+TEST(AccountsClockTest, APlaceIsToldAtThePaceOfWhatRunsAndKept) {
+  const TemporaryFolder folder;
+  AccountsOptions options;
+  options.store = folder.path() + "/t.db";
+  ASSERT_TRUE(options.tiers.Set("paid.concurrent=2").ok());
+  ManualClock clock(1);
+  const auto accounts = *Accounts::Open(options, clock, nullptr);
+  const std::string made =
+      *HandleKeyAdmin(*accounts, "create", R"({"name":"A","email":"a@b","tier":"paid"})");
+  const size_t at = made.find("rtk_", made.find("\"key\":"));
+  const auto caller = *accounts->Authenticate("Bearer " + made.substr(at, made.find('"', at) - at));
+  const auto fast = *accounts->Reserve(caller, 1100);
+  const auto slow = *accounts->Reserve(caller, 1100);
+  clock.AdvanceNanos(1'000'000'000);
+  fast->Progress(100, 200);
+  slow->Progress(100, 100);
+  const auto wait_ns = [&]() -> int64_t {
+    const auto share = accounts->Reserve(caller, 10);
+    return share.ok() ? 0 : RetryAfterNs(share.status()).value_or(-1);
+  };
+  // The faster one has 800 of its tokens to go, at 200 a second.
+  EXPECT_EQ(wait_ns(), 4'000'000'000);
+  clock.AdvanceNanos(3'000'000'000);
+  EXPECT_EQ(wait_ns(), 1'000'000'000);
+  // Both have stopped since; the time told is kept all the same.
+  clock.AdvanceNanos(1'000'000'000);
+  EXPECT_EQ(wait_ns(), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Databases, AccountsTest, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "PostgreSQL" : "SQLite"; });
 
@@ -341,27 +373,27 @@ TEST_F(RedisTest, ReplicasShareOneQuotaAndCountAloneWhileItIsAway) {
     threads.emplace_back([&, quota] {
       for (int i = 0; i < 30; ++i) {
         const std::string lease = absl::StrFormat("%p-%d", quota, i);
-        granted += quota->Reserve(Ask(10, limits), lease).granted ? 1 : 0;
+        granted += quota->Reserve(Ask(10, limits), lease, kSoon).granted ? 1 : 0;
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(granted, 12);
-  EXPECT_EQ(one->Reserve(Ask(1, limits), "x").kind, QuotaKind::kConcurrent);
+  EXPECT_EQ(one->Reserve(Ask(1, limits), "x", kSoon).kind, QuotaKind::kConcurrent);
 
   // A true time to wait, and what is given back counts for both.
   limits.concurrent = 0;
-  const QuotaDecision large = one->Reserve(Ask(5'900, limits), "large");
+  const QuotaDecision large = one->Reserve(Ask(5'900, limits), "large", kSoon);
   EXPECT_FALSE(large.granted);
   EXPECT_EQ(large.kind, QuotaKind::kTokensPerMinute);
   EXPECT_GT(large.retry_after_ns, 0);
-  EXPECT_EQ(one->Reserve(Ask(6'001, limits), "never").retry_after_ns, -1);
+  EXPECT_EQ(one->Reserve(Ask(6'001, limits), "never", kSoon).retry_after_ns, -1);
   const QuotaRequest most = Ask(5'800, limits);
-  ASSERT_TRUE(two->Reserve(most, "most").granted);
-  EXPECT_FALSE(one->Reserve(most, "again").granted);
+  ASSERT_TRUE(two->Reserve(most, "most", kSoon).granted);
+  EXPECT_FALSE(one->Reserve(most, "again", kSoon).granted);
   two->Settle(most, "most", 0, 5'800);
   EXPECT_TRUE(Eventually([&] {
-    return one->Peek("org", limits)[1].remaining <= 8 && one->Reserve(most, "again").granted;
+    return one->Peek("org", limits)[1].remaining <= 8 && one->Reserve(most, "again", kSoon).granted;
   }));
 
   // A short wait, waited for.
@@ -370,7 +402,7 @@ TEST_F(RedisTest, ReplicasShareOneQuotaAndCountAloneWhileItIsAway) {
   const auto ask = [&](int64_t tokens, const char* lease) {
     QuotaRequest request = Ask(tokens, fast);
     request.organisation = "fast";
-    return one->Reserve(request, lease);
+    return one->Reserve(request, lease, kSoon);
   };
   ASSERT_TRUE(ask(60'000, "all").granted);
   const QuotaDecision wait = ask(100, "more");
@@ -379,23 +411,39 @@ TEST_F(RedisTest, ReplicasShareOneQuotaAndCountAloneWhileItIsAway) {
   std::this_thread::sleep_for(std::chrono::nanoseconds(wait.retry_after_ns));
   EXPECT_TRUE(ask(100, "more").granted);
 
+  // A place is told and kept by whichever replica is asked, once.
+  TierLimits single;
+  single.concurrent = 1;
+  const auto place = [&](RedisQuota& quota, const char* lease) {
+    QuotaRequest request = Ask(1, single);
+    request.organisation = "places";
+    return quota.Reserve(request, lease, kSoon);
+  };
+  ASSERT_TRUE(place(*one, "first").granted);
+  const QuotaDecision full = place(*one, "second");
+  EXPECT_EQ(full.kind, QuotaKind::kConcurrent);
+  const QuotaDecision still_full = place(*two, "second");
+  EXPECT_LE(still_full.retry_after_ns, full.retry_after_ns);
+  std::this_thread::sleep_for(std::chrono::nanoseconds(still_full.retry_after_ns));
+  EXPECT_TRUE(place(*two, "second").granted);
+  EXPECT_GT(place(*one, "third").retry_after_ns, full.retry_after_ns);
+
   // Away: limits hold within one replica, and the flag shows it.
   redis->Kill();
+  EXPECT_TRUE(Eventually([&] { return two->degraded(); })) << "it is seen without a request";
   TierLimits few;
   few.requests_per_day = 3;
   int alone = 0;
   for (int i = 0; i < 10; ++i) {
     QuotaRequest request = Ask(1, few);
     request.organisation = "other";
-    alone += one->Reserve(request, absl::StrFormat("a%d", i)).granted ? 1 : 0;
+    alone += one->Reserve(request, absl::StrFormat("a%d", i), kSoon).granted ? 1 : 0;
   }
   EXPECT_EQ(alone, 3);
   EXPECT_TRUE(one->degraded());
   redis = std::make_unique<Redis>(port_);
-  EXPECT_TRUE(Eventually([&] {
-    one->Reserve(Ask(1, limits), "back");
-    return !one->degraded();
-  }));
+  EXPECT_TRUE(Eventually([&] { return !one->degraded() && !two->degraded(); }));
+  EXPECT_TRUE(one->Reserve(Ask(1, limits), "back", kSoon).granted);
 }
 
 TEST_F(RedisTest, MalformedAddressesAreRefused) {

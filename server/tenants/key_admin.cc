@@ -272,6 +272,30 @@ class Command {
   const int64_t now_;
 };
 
+struct Verb {
+  std::string_view name;
+  absl::StatusOr<std::string> (Command::*run)();
+};
+constexpr Verb kVerbs[] = {
+    {"list", &Command::Keys},
+    {"applications", &Command::Applications},
+    {"organisations", &Command::Organisations},
+    {"approve", &Command::Approve},
+    {"refuse", &Command::Refuse},
+    {"create", &Command::Create},
+    {"revoke", &Command::Revoke},
+    {"rotate", &Command::Rotate},
+    {"limits", &Command::Limits},
+    {"usage", &Command::Usage},
+};
+
+const Verb* FindVerb(std::string_view name) {
+  const Verb* const end = std::end(kVerbs);
+  const Verb* const found =
+      std::find_if(std::begin(kVerbs), end, [&](const Verb& verb) { return verb.name == name; });
+  return found == end ? nullptr : found;
+}
+
 absl::StatusOr<KeyArguments> ParseArguments(std::string_view body) {
   KeyArguments arguments;
   if (body.empty()) return arguments;
@@ -301,24 +325,21 @@ absl::StatusOr<KeyArguments> ParseArguments(std::string_view body) {
 
 }  // namespace
 
+absl::Status CheckKeyCommand(std::string_view verb) {
+  if (FindVerb(verb) != nullptr) return absl::OkStatus();
+  std::string names;
+  for (const Verb& known : kVerbs) names.append(names.empty() ? "" : ", ").append(known.name);
+  return InvalidArgumentError("there is no command \"%s\"; there are %s", verb.substr(0, 100),
+                              names);
+}
+
 absl::StatusOr<std::string> RunKeyCommand(AccountStore& store, const TierTable& tiers,
                                           std::string_view verb, const KeyArguments& arguments,
                                           int64_t now) {
+  const Verb* const found = FindVerb(verb);
+  if (found == nullptr) return CheckKeyCommand(verb);
   Command command(store, tiers, arguments, now);
-  if (verb == "list") return command.Keys();
-  if (verb == "applications") return command.Applications();
-  if (verb == "organisations") return command.Organisations();
-  if (verb == "approve") return command.Approve();
-  if (verb == "refuse") return command.Refuse();
-  if (verb == "create") return command.Create();
-  if (verb == "revoke") return command.Revoke();
-  if (verb == "rotate") return command.Rotate();
-  if (verb == "limits") return command.Limits();
-  if (verb == "usage") return command.Usage();
-  return InvalidArgumentError(
-      "there is no command \"%s\"; there are list, applications, organisations, approve, refuse, "
-      "create, revoke, rotate, limits and usage",
-      verb.substr(0, 100));
+  return (command.*found->run)();
 }
 
 absl::StatusOr<std::string> HandleKeyAdmin(Accounts& accounts, std::string_view verb,

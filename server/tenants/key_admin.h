@@ -28,6 +28,9 @@ absl::StatusOr<std::string> RunKeyCommand(AccountStore& store, const TierTable& 
                                           std::string_view verb, const KeyArguments& arguments,
                                           int64_t now);
 
+// INVALID_ARGUMENT, naming those there are, when `verb` is none.
+absl::Status CheckKeyCommand(std::string_view verb);
+
 // The admin API's POST /admin/keys/VERB: `body` is a JSON object of the arguments, or empty. Takes
 // effect in `accounts` before it returns. May wait for the store.
 absl::StatusOr<std::string> HandleKeyAdmin(Accounts& accounts, std::string_view verb,

@@ -72,7 +72,8 @@ QuotaState LocalQuota::StateOf(const Account& account) {
   return state;
 }
 
-QuotaDecision LocalQuota::Reserve(const QuotaRequest& request, std::string_view) {
+QuotaDecision LocalQuota::Reserve(const QuotaRequest& request, std::string_view,
+                                  PlaceForecast forecast) {
   const auto amounts = BucketAmounts(request.requests, request.tokens);
   QuotaDecision decision;
   MutexLock lock(mutex_);
@@ -87,12 +88,22 @@ QuotaDecision LocalQuota::Reserve(const QuotaRequest& request, std::string_view)
     decision.retry_after_ns = wait_ns;
   }
   const int64_t places = request.limits.concurrent;
-  if (decision.granted && places != 0 && account.running >= places) {
+  const int64_t now_ns = clock_.NowNanos();
+  const bool full = places != 0 && account.running >= places;
+  const bool promised = account.promised_ns != 0 && now_ns >= account.promised_ns;
+  if (full && !promised && decision.retry_after_ns >= 0) {
+    if (account.promised_ns == 0) {
+      account.promised_ns = now_ns + std::max({decision.retry_after_ns, forecast(),
+                                               LeastPromiseNs(account.running - places)});
+    }
+    if (decision.granted || account.promised_ns - now_ns > decision.retry_after_ns) {
+      decision.kind = QuotaKind::kConcurrent;
+      decision.retry_after_ns = account.promised_ns - now_ns;
+    }
     decision.granted = false;
-    decision.kind = QuotaKind::kConcurrent;
-    decision.retry_after_ns = kConcurrentRetryNs;
   }
   if (decision.granted) {
+    if (promised) account.promised_ns = 0;
     for (size_t i = 0; i < kBuckets; ++i) account.buckets[i].Take(amounts[i]);
     ++account.running;
   }

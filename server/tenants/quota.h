@@ -3,8 +3,13 @@
 // Each limit is a bucket that refills evenly: a limit of 30 requests a minute gives one back every
 // two seconds and never holds more than 30. So the time after which a refused request would pass is
 // known exactly, and is what a refusal says: who waits that long, and does nothing else meanwhile,
-// passes. (The places of requests that run at once are the exception: when one ends is not known,
-// and the refusal gives the shortest time at which it is worth asking.)
+// passes.
+//
+// When a place of those that run at once will be free is not known, only expected. The time told is
+// kept all the same: whoever comes then is let in, if need be beyond the limit. Each time that this
+// happens while the limit is passed already doubles the least time told next, from a second on: so
+// the limit is passed by no more than the logarithm of how much longer the requests ran than
+// expected.
 #ifndef RETICLE_SERVER_TENANTS_QUOTA_H_
 #define RETICLE_SERVER_TENANTS_QUOTA_H_
 
@@ -15,6 +20,7 @@
 #include <string_view>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
@@ -57,6 +63,9 @@ struct QuotaDecision {
   QuotaState state;
 };
 
+// Asked only when all places are taken: nanoseconds until one is expected to be free.
+using PlaceForecast = absl::FunctionRef<int64_t()>;
+
 // One bucket, in exact integers. Not thread-safe.
 class Bucket {
  public:
@@ -81,7 +90,8 @@ class QuotaLedger {
   virtual ~QuotaLedger() = default;
   // Takes all that is asked for or nothing. A request that was granted holds one of the places at
   // once, under `lease`, until Settle.
-  virtual QuotaDecision Reserve(const QuotaRequest& request, std::string_view lease) = 0;
+  virtual QuotaDecision Reserve(const QuotaRequest& request, std::string_view lease,
+                                PlaceForecast forecast) = 0;
   // Gives back the place and what of the reservation was not used.
   virtual void Settle(const QuotaRequest& request, std::string_view lease, int64_t requests_back,
                       int64_t tokens_back) = 0;
@@ -98,7 +108,8 @@ class LocalQuota : public QuotaLedger {
  public:
   explicit LocalQuota(Clock& clock) : clock_(clock) {}
 
-  QuotaDecision Reserve(const QuotaRequest& request, std::string_view lease) override;
+  QuotaDecision Reserve(const QuotaRequest& request, std::string_view lease,
+                        PlaceForecast forecast) override;
   void Settle(const QuotaRequest& request, std::string_view lease, int64_t requests_back,
               int64_t tokens_back) override;
   QuotaState Peek(const std::string& organisation, const TierLimits& limits) override;
@@ -112,6 +123,7 @@ class LocalQuota : public QuotaLedger {
   struct Account {
     std::array<Bucket, kBuckets> buckets;
     int64_t running = 0;
+    int64_t promised_ns = 0;  // from when on one more is let in; 0: never
   };
   Account& Find(const std::string& organisation, const TierLimits& limits) RETICLE_REQUIRES(mutex_);
   static QuotaState StateOf(const Account& account);
@@ -127,8 +139,11 @@ inline constexpr std::array<int64_t, kBuckets> kBucketPeriodsNs = {
     60'000'000'000, 86'400'000'000'000, 60'000'000'000, 86'400'000'000'000};
 // What a request takes from each.
 std::array<int64_t, kBuckets> BucketAmounts(int64_t requests, int64_t tokens);
-// When it is worth asking again for a place of a request that runs.
-inline constexpr int64_t kConcurrentRetryNs = 1'000'000'000;
+// The least time after which a place is promised, when `over` requests beyond the limit run.
+inline constexpr int64_t LeastPromiseNs(int64_t over) {
+  constexpr int64_t kSecondNs = 1'000'000'000;
+  return kSecondNs << (over < 0 ? 0 : over > 12 ? 12 : over);
+}
 
 // Rate-limit headers of both conventions that clients know: Groq's (requests of a day, tokens of a
 // minute, times as "2m59.56s") and Cerebras' (the same under -day and -minute, times in seconds),

@@ -21,6 +21,9 @@ QuotaRequest Ask(int64_t tokens, const TierLimits& limits, const std::string& wh
   return request;
 }
 
+// A place is expected to be free at once.
+constexpr auto kSoon = [] { return int64_t{0}; };
+
 TEST(Quota, WhoeverWaitsAsLongAsToldPassesAndNotEarlier) {
   std::mt19937_64 random(7);
   const auto draw = [&](int64_t low, int64_t high) {
@@ -38,7 +41,7 @@ TEST(Quota, WhoeverWaitsAsLongAsToldPassesAndNotEarlier) {
     for (int i = 0; i < 100; ++i) {
       clock.AdvanceNanos(draw(0, 3'000'000'000));
       const QuotaRequest request = Ask(draw(0, 5'000), limits);
-      QuotaDecision decision = quota.Reserve(request, "");
+      QuotaDecision decision = quota.Reserve(request, "", kSoon);
       if (decision.retry_after_ns < 0) {
         EXPECT_FALSE(decision.granted);
         EXPECT_GT(request.tokens,
@@ -50,9 +53,9 @@ TEST(Quota, WhoeverWaitsAsLongAsToldPassesAndNotEarlier) {
         ++refusals;
         ASSERT_GT(decision.retry_after_ns, 0);
         clock.AdvanceNanos(decision.retry_after_ns - 1);
-        ASSERT_FALSE(quota.Reserve(request, "").granted) << "the time told was too long";
+        ASSERT_FALSE(quota.Reserve(request, "", kSoon).granted) << "the time told was too long";
         clock.AdvanceNanos(1);
-        decision = quota.Reserve(request, "");
+        decision = quota.Reserve(request, "", kSoon);
         ASSERT_TRUE(decision.granted) << "the time told was too short";
       }
       quota.Settle(request, "", 0, draw(0, request.tokens));
@@ -67,12 +70,90 @@ TEST(Quota, GivesOutExactlyItsLimitInABurst) {
   TierLimits limits;
   limits.requests_per_minute = 30;
   int granted = 0;
-  for (int i = 0; i < 100; ++i) granted += quota.Reserve(Ask(1, limits), "").granted ? 1 : 0;
+  for (int i = 0; i < 100; ++i) granted += quota.Reserve(Ask(1, limits), "", kSoon).granted ? 1 : 0;
   EXPECT_EQ(granted, 30);
   clock.AdvanceNanos(60'000'000'000);
   granted = 0;
-  for (int i = 0; i < 100; ++i) granted += quota.Reserve(Ask(1, limits), "").granted ? 1 : 0;
+  for (int i = 0; i < 100; ++i) granted += quota.Reserve(Ask(1, limits), "", kSoon).granted ? 1 : 0;
   EXPECT_EQ(granted, 30);
+}
+
+// Whatever was admitted before and however long it runs: who waits as long as told passes.
+TEST(Quota, WhoeverWaitsAsLongAsToldPassesWithPlacesToo) {
+  std::mt19937_64 random(11);
+  const auto draw = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  int refusals = 0;
+  for (int round = 0; round < 300; ++round) {
+    ManualClock clock(draw(1, 1'000'000'000'000));
+    LocalQuota quota(clock);
+    TierLimits limits;
+    limits.concurrent = draw(1, 5);
+    if (draw(0, 1) > 0) limits.requests_per_minute = draw(1, 100);
+    if (draw(0, 1) > 0) limits.requests_per_day = draw(1, 10'000);
+    if (draw(0, 1) > 0) limits.tokens_per_minute = draw(5'000, 100'000);
+    if (draw(0, 1) > 0) limits.tokens_per_day = draw(5'000, 1'000'000);
+    std::vector<QuotaRequest> running;
+    const auto end_some = [&] {
+      while (!running.empty() && draw(0, 2) == 0) {
+        const auto ended = running.begin() + draw(0, static_cast<int64_t>(running.size()) - 1);
+        quota.Settle(*ended, "", 0, draw(0, ended->tokens));
+        running.erase(ended);
+      }
+    };
+    for (int i = 0; i < 100; ++i) {
+      clock.AdvanceNanos(draw(0, 3'000'000'000));
+      end_some();
+      const QuotaRequest request = Ask(draw(0, 5'000), limits);
+      // What is expected may be far too short.
+      const int64_t expected_ns = draw(0, 1) * draw(0, 20'000'000'000);
+      const auto forecast = [&] { return expected_ns; };
+      QuotaDecision decision = quota.Reserve(request, "", forecast);
+      if (!decision.granted) {
+        ++refusals;
+        ASSERT_GT(decision.retry_after_ns, 0);
+        // Waits in pieces, sometimes asking too early, while its own requests end or do not.
+        int64_t left_ns = decision.retry_after_ns;
+        while (left_ns > 0) {
+          const int64_t piece_ns = draw(1, left_ns);
+          clock.AdvanceNanos(piece_ns);
+          left_ns -= piece_ns;
+          if (draw(0, 3) == 0) end_some();
+        }
+        decision = quota.Reserve(request, "", forecast);
+        ASSERT_TRUE(decision.granted) << "round " << round << ": the time told was too short";
+      }
+      running.push_back(request);
+    }
+  }
+  EXPECT_GT(refusals, 3000);
+}
+
+TEST(Quota, PromisedPlacesPassTheLimitByALogarithmAtMost) {
+  ManualClock clock(1);
+  LocalQuota quota(clock);
+  TierLimits limits;
+  limits.concurrent = 4;
+  // Nothing ever ends, and each time as told one more comes.
+  int running = 0;
+  constexpr int64_t kHourNs = 3'600'000'000'000;
+  while (clock.NowNanos() < kHourNs) {
+    const QuotaDecision decision = quota.Reserve(Ask(1, limits), "", kSoon);
+    if (decision.granted) {
+      ++running;
+    } else {
+      clock.AdvanceNanos(decision.retry_after_ns);
+    }
+  }
+  EXPECT_LE(running, 4 + 13);
+  // Asking again and again before the time told gains nothing.
+  const int before = running;
+  for (int i = 0; i < 1000; ++i) {
+    running += quota.Reserve(Ask(1, limits), "", kSoon).granted ? 1 : 0;
+    clock.AdvanceNanos(1'000'000);
+  }
+  EXPECT_LE(running, before + 1);
 }
 
 TEST(Quota, UnusedTokensComeBackAndNeverBeyondTheLimit) {
@@ -81,10 +162,10 @@ TEST(Quota, UnusedTokensComeBackAndNeverBeyondTheLimit) {
   TierLimits limits;
   limits.tokens_per_minute = 1000;
   const QuotaRequest large = Ask(900, limits);
-  ASSERT_TRUE(quota.Reserve(large, "").granted);
-  EXPECT_FALSE(quota.Reserve(Ask(200, limits), "").granted);
+  ASSERT_TRUE(quota.Reserve(large, "", kSoon).granted);
+  EXPECT_FALSE(quota.Reserve(Ask(200, limits), "", kSoon).granted);
   quota.Settle(large, "", 0, 850);
-  QuotaDecision decision = quota.Reserve(Ask(200, limits), "");
+  QuotaDecision decision = quota.Reserve(Ask(200, limits), "", kSoon);
   ASSERT_TRUE(decision.granted);
   EXPECT_EQ(decision.state[2].remaining, 750);
   clock.AdvanceNanos(60'000'000'000);
@@ -98,8 +179,8 @@ TEST(Quota, ARefusalTakesNothing) {
   TierLimits limits;
   limits.requests_per_minute = 10;
   limits.tokens_per_minute = 100;
-  ASSERT_TRUE(quota.Reserve(Ask(60, limits), "").granted);
-  for (int i = 0; i < 5; ++i) EXPECT_FALSE(quota.Reserve(Ask(60, limits), "").granted);
+  ASSERT_TRUE(quota.Reserve(Ask(60, limits), "", kSoon).granted);
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(quota.Reserve(Ask(60, limits), "", kSoon).granted);
   EXPECT_EQ(quota.Peek("org", limits)[0].remaining, 9);
 }
 
@@ -108,7 +189,7 @@ TEST(Quota, MoreThanTheLimitIsNeverGranted) {
   LocalQuota quota(clock);
   TierLimits limits;
   limits.tokens_per_day = 100;
-  const QuotaDecision decision = quota.Reserve(Ask(101, limits), "");
+  const QuotaDecision decision = quota.Reserve(Ask(101, limits), "", kSoon);
   EXPECT_FALSE(decision.granted);
   EXPECT_EQ(decision.retry_after_ns, -1);
   EXPECT_EQ(decision.kind, QuotaKind::kTokensPerDay);
@@ -120,14 +201,14 @@ TEST(Quota, PlacesAreGivenBack) {
   TierLimits limits;
   limits.concurrent = 2;
   const QuotaRequest request = Ask(10, limits);
-  EXPECT_TRUE(quota.Reserve(request, "").granted);
-  EXPECT_TRUE(quota.Reserve(request, "").granted);
-  const QuotaDecision third = quota.Reserve(request, "");
+  EXPECT_TRUE(quota.Reserve(request, "", kSoon).granted);
+  EXPECT_TRUE(quota.Reserve(request, "", kSoon).granted);
+  const QuotaDecision third = quota.Reserve(request, "", kSoon);
   EXPECT_FALSE(third.granted);
   EXPECT_EQ(third.kind, QuotaKind::kConcurrent);
   EXPECT_GT(third.retry_after_ns, 0);
   quota.Settle(request, "", 0, 0);
-  EXPECT_TRUE(quota.Reserve(request, "").granted);
+  EXPECT_TRUE(quota.Reserve(request, "", kSoon).granted);
 }
 
 TEST(Quota, OrganisationsDoNotShare) {
@@ -135,9 +216,9 @@ TEST(Quota, OrganisationsDoNotShare) {
   LocalQuota quota(clock);
   TierLimits limits;
   limits.requests_per_day = 1;
-  EXPECT_TRUE(quota.Reserve(Ask(1, limits, "a"), "").granted);
-  EXPECT_FALSE(quota.Reserve(Ask(1, limits, "a"), "").granted);
-  EXPECT_TRUE(quota.Reserve(Ask(1, limits, "b"), "").granted);
+  EXPECT_TRUE(quota.Reserve(Ask(1, limits, "a"), "", kSoon).granted);
+  EXPECT_FALSE(quota.Reserve(Ask(1, limits, "a"), "", kSoon).granted);
+  EXPECT_TRUE(quota.Reserve(Ask(1, limits, "b"), "", kSoon).granted);
 }
 
 TEST(Quota, WhatWasUsedTodayCountsAfterARestart) {
@@ -161,7 +242,8 @@ TEST(Quota, ManyThreadsNeverPassTheLimit) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
-      for (int i = 0; i < 500; ++i) granted += quota.Reserve(Ask(1, limits), "").granted ? 1 : 0;
+      for (int i = 0; i < 500; ++i)
+        granted += quota.Reserve(Ask(1, limits), "", kSoon).granted ? 1 : 0;
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -174,7 +256,7 @@ TEST(Quota, HeadersOfBothConventions) {
   TierLimits limits;
   limits.requests_per_day = 14'400;
   limits.tokens_per_minute = 6'000;
-  for (int i = 0; i < 30; ++i) ASSERT_TRUE(quota.Reserve(Ask(100, limits), "").granted);
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(quota.Reserve(Ask(100, limits), "", kSoon).granted);
   std::string headers;
   AppendRateLimitHeaders(headers, quota.Peek("org", limits));
   for (const char* line :

@@ -19,14 +19,14 @@
 namespace reticle::server::tenants {
 namespace {
 
-constexpr int64_t kRetryNs = 1'000'000'000;
+constexpr int64_t kHeartbeatNs = 1'000'000'000;
 constexpr timeval kTimeout{0, 200'000};
 // A replica that died gives its places back after this long.
 constexpr int64_t kLeaseUs = 600'000'000;
 
 // KEYS: the organisation's counts, its running requests. ARGV: four limits, four amounts, places,
-// lease, its microseconds. Returns granted, the limit in the way, microseconds to wait, four
-// counts.
+// lease, its microseconds. Returns granted, the limit in the way, microseconds to wait, whether all
+// places are taken and none is promised by now, four counts.
 constexpr char kReserve[] = R"(
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -47,10 +47,12 @@ for i = 1, 4 do
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now))
-if wait == 0 and tonumber(ARGV[9]) > 0 and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[9]) then
-  kind, wait = 4, 1000000
-end
-if wait == 0 then
+local promised = tonumber(redis.call('HGET', KEYS[1], 'p') or 0)
+local due = promised > 0 and now >= promised
+local full = tonumber(ARGV[9]) > 0 and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[9]) and not due
+local granted = wait == 0 and not full
+if granted then
+  if due then redis.call('HDEL', KEYS[1], 'p') end
   for i = 1, 4 do
     if tonumber(ARGV[i]) > 0 then used[i] = used[i] + tonumber(ARGV[4 + i]) end
   end
@@ -62,7 +64,21 @@ redis.call('HSET', KEYS[1], 't', string.format('%.0f', now), 'u1', u[1], 'u2', u
            'u4', u[4])
 redis.call('PEXPIRE', KEYS[1], 90000000)
 redis.call('PEXPIRE', KEYS[2], 90000000)
-return {wait == 0 and 1 or 0, kind, string.format('%.0f', wait), u[1], u[2], u[3], u[4]}
+return {granted and 1 or 0, kind, string.format('%.0f', wait), full and 1 or 0, u[1], u[2], u[3], u[4]}
+)";
+
+// KEYS as above. ARGV: places, microseconds until one is expected to be free, the least that may be
+// told. Returns the microseconds until one is promised.
+constexpr char kPromise[] = R"(
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local promised = tonumber(redis.call('HGET', KEYS[1], 'p') or 0)
+if promised == 0 then
+  local over = math.max(0, math.min(12, redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[1])))
+  promised = now + math.max(tonumber(ARGV[2]), tonumber(ARGV[3]) * 2 ^ over)
+  redis.call('HSET', KEYS[1], 'p', string.format('%.0f', promised))
+end
+return string.format('%.0f', math.max(promised - now, 1))
 )";
 
 // KEYS as above. ARGV: four amounts to give back, lease.
@@ -140,6 +156,12 @@ class Connection {
     return reply;
   }
 
+  // The next command makes a new connection.
+  void Drop() {
+    if (context_ != nullptr) redisFree(context_);
+    context_ = nullptr;
+  }
+
   // Runs a script by its digest, or whole when Redis does not know it. `words`: keys and arguments.
   Reply RunScript(const char* script, std::string& digest, std::vector<std::string> words) {
     if (digest.empty()) {
@@ -178,11 +200,6 @@ class Connection {
     Drop();
     return false;
   }
-  void Drop() {
-    if (context_ != nullptr) redisFree(context_);
-    context_ = nullptr;
-  }
-
   const Address address_;
   redisContext* context_ = nullptr;
 };
@@ -201,7 +218,7 @@ QuotaState StateOf(const TierLimits& limits, const redisReply& reply) {
   QuotaState state;
   for (size_t i = 0; i < kBuckets; ++i) {
     if (bounds[i] == 0) continue;
-    const double used = NumberOf(*reply.element[3 + i]);
+    const double used = NumberOf(*reply.element[4 + i]);
     state[i].limit = bounds[i];
     state[i].remaining =
         std::max<int64_t>(bounds[i] - static_cast<int64_t>(std::ceil(used - 1e-6)), 0);
@@ -242,6 +259,12 @@ struct RedisQuota::Impl {
 
   void Loop();
   void SetAway(bool now_away) RETICLE_REQUIRES(mutex);
+  // From when on one more of them is let in, in nanoseconds from now.
+  int64_t PromisePlace(const QuotaRequest& request, int64_t wait_us, PlaceForecast forecast)
+      RETICLE_REQUIRES(mutex);
+  // Null, and away from now on, when Redis does not answer.
+  Reply Ask(const char* script, std::string& digest, std::vector<std::string> words)
+      RETICLE_REQUIRES(mutex);
 
   Clock& clock;
   ServerProbe& probe;
@@ -250,8 +273,8 @@ struct RedisQuota::Impl {
   mutable Mutex mutex;
   Connection reserving RETICLE_GUARDED_BY(mutex);
   std::string reserve_digest RETICLE_GUARDED_BY(mutex);
+  std::string promise_digest RETICLE_GUARDED_BY(mutex);
   bool away RETICLE_GUARDED_BY(mutex) = false;
-  int64_t next_try_ns RETICLE_GUARDED_BY(mutex) = 0;
   absl::flat_hash_set<std::string> local_leases RETICLE_GUARDED_BY(mutex);
   absl::flat_hash_map<std::string, Seen> seen RETICLE_GUARDED_BY(mutex);
 
@@ -264,7 +287,6 @@ struct RedisQuota::Impl {
 };
 
 void RedisQuota::Impl::SetAway(bool now_away) {
-  next_try_ns = clock.NowNanos() + kRetryNs;
   if (away == now_away) return;
   away = now_away;
   probe.OnQuotaDegraded(away);
@@ -277,14 +299,25 @@ void RedisQuota::Impl::SetAway(bool now_away) {
 
 void RedisQuota::Impl::Loop() {
   std::string digest;
+  int64_t heartbeat_ns = clock.NowNanos() + kHeartbeatNs;
   for (;;) {
     std::deque<Settlement> work;
     bool stop = false;
     {
       MutexLock lock(queue_mutex);
-      while (queue.empty() && !stopping) queue_changed.Wait(queue_mutex);
+      if (queue.empty() && !stopping) queue_changed.WaitFor(queue_mutex, kHeartbeatNs);
       work.swap(queue);
       stop = stopping;
+    }
+    if (stop && work.empty()) return;
+    if (const int64_t now_ns = clock.NowNanos(); now_ns >= heartbeat_ns) {
+      heartbeat_ns = now_ns + kHeartbeatNs;
+      const Reply pong = settling.Run({"PING"});
+      const bool answers = pong != nullptr && pong->type != REDIS_REPLY_ERROR;
+      MutexLock lock(mutex);
+      // The other connection is of the time before.
+      if (answers && away) reserving.Drop();
+      SetAway(!answers);
     }
     for (const Settlement& settlement : work) {
       std::vector<std::string> words = KeysOf(settlement.organisation);
@@ -312,10 +345,30 @@ absl::StatusOr<std::unique_ptr<RedisQuota>> RedisQuota::Open(const std::string& 
 RedisQuota::RedisQuota() = default;
 RedisQuota::~RedisQuota() = default;
 
-QuotaDecision RedisQuota::Reserve(const QuotaRequest& request, std::string_view lease) {
+Reply RedisQuota::Impl::Ask(const char* script, std::string& digest,
+                            std::vector<std::string> words) {
+  Reply reply = reserving.RunScript(script, digest, std::move(words));
+  if (reply == nullptr) SetAway(true);
+  return reply;
+}
+
+int64_t RedisQuota::Impl::PromisePlace(const QuotaRequest& request, int64_t wait_us,
+                                       PlaceForecast forecast) {
+  const int64_t expected_us = std::max(wait_us, (forecast() + 999) / 1000);
+  std::vector<std::string> words = KeysOf(request.organisation);
+  for (const int64_t number : {request.limits.concurrent, expected_us, LeastPromiseNs(0) / 1000}) {
+    words.push_back(std::to_string(number));
+  }
+  const Reply reply = Ask(kPromise, promise_digest, std::move(words));
+  // Away since a moment ago: this process counts by itself, and has not counted so many.
+  return reply == nullptr ? LeastPromiseNs(0) : static_cast<int64_t>(NumberOf(*reply)) * 1000;
+}
+
+QuotaDecision RedisQuota::Reserve(const QuotaRequest& request, std::string_view lease,
+                                  PlaceForecast forecast) {
   MutexLock lock(impl_->mutex);
   const int64_t now_ns = impl_->clock.NowNanos();
-  if (!impl_->away || now_ns >= impl_->next_try_ns) {
+  if (!impl_->away) {
     std::vector<std::string> words = KeysOf(request.organisation);
     for (const int64_t limit : BucketLimits(request.limits)) words.push_back(std::to_string(limit));
     for (const int64_t amount : BucketAmounts(request.requests, request.tokens)) {
@@ -324,25 +377,28 @@ QuotaDecision RedisQuota::Reserve(const QuotaRequest& request, std::string_view 
     words.push_back(std::to_string(request.limits.concurrent));
     words.emplace_back(lease);
     words.push_back(std::to_string(kLeaseUs));
-    const Reply reply =
-        impl_->reserving.RunScript(kReserve, impl_->reserve_digest, std::move(words));
-    const bool answered =
-        reply != nullptr && reply->type == REDIS_REPLY_ARRAY && reply->elements == 7;
-    impl_->SetAway(!answered);
-    if (answered) {
+    const Reply reply = impl_->Ask(kReserve, impl_->reserve_digest, std::move(words));
+    if (reply != nullptr && reply->type == REDIS_REPLY_ARRAY && reply->elements == 8) {
       QuotaDecision decision;
       decision.granted = NumberOf(*reply->element[0]) == 1;
       if (!decision.granted) {
         decision.kind = static_cast<QuotaKind>(static_cast<int>(NumberOf(*reply->element[1])));
         const auto wait_us = static_cast<int64_t>(NumberOf(*reply->element[2]));
         decision.retry_after_ns = wait_us < 0 ? -1 : wait_us * 1000;
+        if (NumberOf(*reply->element[3]) == 1 && wait_us >= 0) {
+          const int64_t place_ns = impl_->PromisePlace(request, wait_us, forecast);
+          if (place_ns > decision.retry_after_ns) {
+            decision.kind = QuotaKind::kConcurrent;
+            decision.retry_after_ns = place_ns;
+          }
+        }
       }
       decision.state = StateOf(request.limits, *reply);
       impl_->seen[request.organisation] = {decision.state, now_ns};
       return decision;
     }
   }
-  QuotaDecision decision = impl_->local->Reserve(request, lease);
+  QuotaDecision decision = impl_->local->Reserve(request, lease, forecast);
   if (decision.granted) impl_->local_leases.emplace(lease);
   return decision;
 }

@@ -14,8 +14,9 @@
 namespace reticle::server::tenants {
 
 // One atomic script a reservation, on Redis' own clock, so that the clocks of replicas do not
-// matter. While Redis is away, every replica counts by itself with the same limits (`degraded`),
-// and asks for Redis again once a second. Thread-safe.
+// matter. While Redis is away, every replica counts by itself with the same limits (`degraded`). A
+// thread asks for Redis once a second, so that both its going and its coming back are seen without
+// traffic, and no request waits for a Redis that is known to be away. Thread-safe.
 class RedisQuota : public QuotaLedger {
  public:
   // `address`: "redis://HOST:PORT" or "redis://:PASSWORD@HOST:PORT". `local` counts while Redis is
@@ -26,7 +27,8 @@ class RedisQuota : public QuotaLedger {
                                                           Clock& clock, ServerProbe& probe);
   ~RedisQuota() override;
 
-  QuotaDecision Reserve(const QuotaRequest& request, std::string_view lease) override;
+  QuotaDecision Reserve(const QuotaRequest& request, std::string_view lease,
+                        PlaceForecast forecast) override;
   // Does not wait: a thread of its own tells Redis.
   void Settle(const QuotaRequest& request, std::string_view lease, int64_t requests_back,
               int64_t tokens_back) override;

@@ -1,5 +1,8 @@
 // The gRPC API as its users reach it: @grpc/grpc-js against a real `reticle serve`.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { after, before, test } from 'node:test';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +12,7 @@ import { Server, metric, until } from './reticle_server.mjs';
 const require = createRequire(new URL('../npm/package.json', import.meta.url));
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
+const protobuf = createRequire(require.resolve('@grpc/proto-loader'))('protobufjs');
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const options = { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true };
@@ -23,6 +27,15 @@ const healthProto = protoLoader.fromJSON({ nested: { grpc: { nested: { health: {
   },
   Health: { methods: { Check: { requestType: 'HealthCheckRequest', responseType: 'HealthCheckResponse' } } },
 } } } } } } } }, options);
+
+// As google/rpc/status.proto and error_details.proto number them.
+const kRpc = protobuf.Root.fromJSON({ nested: {
+  Any: { fields: { type_url: { type: 'string', id: 1 }, value: { type: 'bytes', id: 2 } } },
+  Status: { fields: { code: { type: 'int32', id: 1 }, message: { type: 'string', id: 2 }, details: { rule: 'repeated', type: 'Any', id: 3 } } },
+  Duration: { fields: { seconds: { type: 'int64', id: 1 }, nanos: { type: 'int32', id: 2 } } },
+  RetryInfo: { fields: { retryDelay: { type: 'Duration', id: 1 } } },
+} });
+const [kStatus, kRetryInfo] = [kRpc.lookupType('Status'), kRpc.lookupType('RetryInfo')];
 
 let server, client;
 
@@ -173,6 +186,73 @@ test('many streams at once each get their own tokens', async () => {
   for (const prompt of prompts) alone.push((await unary('Generate', greedy(prompt, 16))).choices[0].tokens.join());
   const together = await Promise.all(prompts.map((prompt) => stream(greedy(prompt, 16))));
   assert.deepEqual(together.map((messages) => messages.flatMap((m) => m.tokens).join()), alone);
+});
+
+test('with accounts: limits, tier and a true time to retry, in metadata', async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'reticle-grpc-'));
+  const store = path.join(folder, 'tenants.db');
+  const create = (tier) => JSON.parse(execFileSync(process.env.RETICLE, ['keys', 'create', 'name=A', 'email=a@example.org', `tier=${tier}`, '--store', store, '--json']));
+  const [paid, free] = [create('paid'), create('free')];
+  const tiers = await Server.start(['--threads', '1', '--free-tier', '--tenants-store', store, '--tier-limit', 'free.requests_per_minute=60', '--tier-limit', 'free.requests_per_day=5']);
+  const at = new api.reticle.v1.InferenceService(tiers.grpcAddress, grpc.credentials.createInsecure());
+  t.after(async () => {
+    at.close();
+    await tiers.stop();
+    rmSync(folder, { recursive: true });
+  });
+  // The reply or error, and the metadata before and behind it.
+  const call = (method, request, { key } = {}) => new Promise((resolve) => {
+    const metadata = new grpc.Metadata();
+    if (key) metadata.set('authorization', `Bearer ${key}`);
+    const seen = { messages: [] };
+    const done = (error, reply) => resolve(Object.assign(seen, { error, reply }));
+    const begun = method === 'GenerateStream' ? at[method](request, metadata) : at[method](request, metadata, done);
+    begun.on('metadata', (initial) => { seen.initial = initial.getMap(); });
+    begun.on('status', (status) => {
+      seen.trailing = status.metadata.getMap();
+      if (method === 'GenerateStream') done(status.code === grpc.status.OK ? null : status);
+    });
+    if (method !== 'GenerateStream') return;
+    begun.on('data', (message) => seen.messages.push(message));
+    begun.on('error', () => {});
+  });
+  const limits = (seen) => Object.keys(seen.initial ?? {}).filter((name) => name.startsWith('x-ratelimit-')).sort();
+  const both = ['limit', 'remaining', 'reset'].flatMap((what) => ['requests', 'requests-day', 'tokens', 'tokens-minute'].map((of) => `x-ratelimit-${what}-${of}`)).sort();
+
+  assert.equal((await call('Generate', greedy('x'))).error.code, grpc.status.UNAUTHENTICATED);
+  for (const [asked, given, key] of [['', 'default', paid.key], ['auto', 'default', paid.key], ['flex', 'flex', paid.key], ['priority', 'priority', paid.key], ['priority', 'default', free.key]]) {
+    const whole = await call('Generate', { ...greedy('x', 2), service_tier: asked }, { key });
+    assert.ifError(whole.error);
+    assert.deepEqual([whole.reply.service_tier, whole.initial['service-tier']], [given, given]);
+  }
+  const streamed = await call('GenerateStream', { ...greedy('x', 2), service_tier: 'flex' }, { key: free.key });
+  assert.equal(streamed.messages.at(-1).service_tier, 'flex');
+  assert.equal(streamed.initial['service-tier'], 'flex');
+  assert.deepEqual(limits(streamed), both);
+  assert.equal(streamed.initial['x-ratelimit-remaining-requests'], '3');
+  const wrong = await call('Generate', { ...greedy('x', 2), service_tier: 'gold' }, { key: free.key });
+  assert.equal(wrong.error.code, grpc.status.INVALID_ARGUMENT);
+  assert.deepEqual(limits(wrong), both);
+  assert.deepEqual(limits(await call('ListModels', {}, { key: free.key })), both);
+  // A turn each, like the two before.
+  for (let i = 0; i < 2; ++i) assert.ifError((await call('Tokenize', { text: 'x' }, { key: free.key })).error);
+
+  for (const method of ['Generate', 'GenerateStream', 'Tokenize']) {
+    const request = method === 'Tokenize' ? { text: 'x' } : greedy('x', 2);
+    const refused = await call(method, request, { key: free.key });
+    assert.equal(refused.error.code, grpc.status.RESOURCE_EXHAUSTED, method);
+    assert.deepEqual(limits(refused), both);
+    assert.match(refused.error.details, /requests_per_day = 5/);
+    // One in 86,400 / 5 seconds.
+    const ms = Number(refused.trailing['retry-after-ms']);
+    assert.ok(ms > 17000e3 && ms <= 17280e3, `${ms}`);
+    assert.equal(Number(refused.trailing['retry-after']), Math.ceil(ms / 1000));
+    const details = kStatus.decode(refused.trailing['grpc-status-details-bin']);
+    assert.deepEqual([details.code, details.message], [8, refused.error.details]);
+    assert.equal(details.details[0].type_url, 'type.googleapis.com/google.rpc.RetryInfo');
+    const { retryDelay } = kRetryInfo.decode(details.details[0].value);
+    assert.equal(Number(retryDelay.seconds) * 1000 + retryDelay.nanos / 1e6, ms);
+  }
 });
 
 test('health says SERVING', async () => {

@@ -143,8 +143,13 @@ class House(unittest.TestCase):
             self.check(result, 6, 8)
 
     def test_conversations_reuse_the_cached_prefix(self):
-        result = load("--url", self.url(), "--requests", "4", "--turns", "4", "--prompt-tokens", "30",
-                      "--output-tokens", "20", "--think-ms", "0")
+        # On the CPU, whose KV memory is the scheduler's: a hardwired card keeps its own and shares none.
+        server = Server("--device", "cpu", fake=False)
+        try:
+            result = load("--url", f"http://127.0.0.1:{server.port}", "--requests", "4", "--turns", "4",
+                          "--prompt-tokens", "30", "--output-tokens", "20", "--think-ms", "0")
+        finally:
+            server.stop()
         self.check(result, 4, 20)
         self.assertEqual(result["conversation_ms"]["count"], 1)
         self.assertGreater(result["tokens"]["cached"], 0)

@@ -1,4 +1,4 @@
-"""Runs openai_test.mjs against the fake device, then against the house model on the CPU:
+"""Runs openai_test.mjs against the fake device, then against the house model as it is served by default:
 python3 openai_test.py NODE FOLDER_WITH_node_modules"""
 
 import os

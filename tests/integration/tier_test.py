@@ -3,55 +3,15 @@
 import concurrent.futures
 import json
 import os
-import signal
-import subprocess
-import tempfile
 import time
 import unittest
 import urllib.parse
 
 import taalas_contract
 from serving import Reader, Server, build, events
+from tiers import CHAT, Tier, bearer, until
 
-RETICLE = os.environ["RETICLE"]
-CHAT = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
 GENERATE = {"prompt": [{"role": "user", "content": "hi"}], "max_output_tokens": 4}
-
-
-class Tier:
-    """A store in a folder of its own, `reticle keys` on it, and servers."""
-
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = os.path.join(self.folder.name, "tenants.db")
-
-    def server(self, *arguments):
-        return Server("--free-tier", "--tenants-store", self.store, *arguments)
-
-    def run(self, *words):
-        return subprocess.run([RETICLE, "keys", *words, "--store", self.store, "--json"],
-                              capture_output=True, text=True, timeout=120)
-
-    def keys(self, *words):
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def create(self, tier="paid", **more):
-        return self.keys("create", "name=Test", "email=t@example.org", f"tier={tier}",
-                         *(f"{name}={value}" for name, value in more.items()))
-
-
-def bearer(key):
-    return [f"Authorization: Bearer {key}"]
-
-
-def until(condition, limit=30.0):
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < limit, "it never came true"
-        time.sleep(0.02)
-    return time.monotonic() - start
 
 
 class Accounts(unittest.TestCase):
@@ -162,6 +122,17 @@ class Accounts(unittest.TestCase):
                                     "min_tokens": 0, "logit_bias": {"257": 100}}, made["key"])
             self.assertEqual(status, 200, answer)
             self.assertLess(answer["usage"]["completion_tokens"], 40)
+
+    def test_a_body_that_is_wrong_takes_a_turn(self):
+        made = self.tier.create("free")
+        until(lambda: self.server.request("GET", "/v1/models", None, bearer(made["key"]))[0] == 200)
+        def left():
+            headers = self.server.request("GET", "/v1/models", None, bearer(made["key"]))[1]
+            return int(headers["x-ratelimit-remaining-requests"])
+        for more in ({"temperatur": 1}, {"temperature": 9}, {"max_tokens": "x"}):
+            before = left()
+            self.assertEqual(self.chat(made["key"], **more)[0], 400)
+            self.assertEqual(left(), before - 1)
 
     def test_limits_of_a_tier(self):
         made = self.tier.create("free")
@@ -346,56 +317,6 @@ class WithoutAccounts(unittest.TestCase):
         self.assertFalse([name for name in headers
                           if name.startswith(("x-ratelimit", "access-control"))])
         server.stop()
-
-
-class Crashes(unittest.TestCase):
-    """kill -9 while keys are made and tokens stream."""
-
-    def test_no_key_is_lost_and_no_usage_older_than_a_second(self):
-        tier = Tier()
-        key = tier.create()
-        server = tier.server("--device-option", "step_ns=2000000")
-        body = {**CHAT, "max_tokens": 200, "stream": True, "ignore_eos": True}
-        with server.connect() as sock:
-            sock.sendall(build("POST", "/v1/chat/completions", body, bearer(key["key"])))
-            stream = sock.makefile("rb")
-            seen = []
-            made = []
-            start = time.monotonic()
-            while time.monotonic() - start < 2.5:
-                line = stream.readline()
-                if b'"delta":{"content":' in line and b'"content":""' not in line:
-                    seen.append(time.monotonic())
-                if len(made) < 3 and time.monotonic() - start > len(made) * 0.5:
-                    made.append(tier.create()["key"])
-                if b"[DONE]" in line:
-                    sock.sendall(build("POST", "/v1/chat/completions", body, bearer(key["key"])))
-            killed = time.monotonic()
-            os.kill(server.process.pid, signal.SIGKILL)
-        server.stop(expect=-signal.SIGKILL)
-        old = sum(1 for at in seen if at < killed - 1.0)
-        rows = tier.keys("usage", f"organisation={key['organisation']}")["data"]
-        counted = sum(row["completion_tokens"] for row in rows)
-        self.assertGreater(old, 10)
-        self.assertGreaterEqual(counted, old)
-        again = tier.server()
-        for known in made + [key["key"]]:
-            self.assertEqual(again.request("GET", "/v1/models", None, bearer(known))[0], 200)
-        again.stop()
-
-    def test_a_store_killed_in_the_middle_of_its_writes_opens_again(self):
-        tier = Tier()
-        tier.create()
-        for delay in (0.005, 0.01, 0.02, 0.03):
-            process = subprocess.Popen([RETICLE, "keys", "create", "name=K", "email=k@example.org",
-                                        "--store", tier.store, "--json"],
-                                       stdout=subprocess.PIPE, text=True)
-            time.sleep(delay)
-            process.kill()
-            said = process.communicate()[0]
-            listed = {row["id"] for row in tier.keys("list")["data"]}
-            if said:
-                self.assertIn(json.loads(said)["id"], listed)
 
 
 class Taalas(unittest.TestCase):

@@ -1,7 +1,7 @@
 // The chat page and the API page in a headless Chromium: what a reader sees and does, and hostile answers.
 // node page.test.mjs FOLDER_WITH_node_modules
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 import { Server } from '../integration/reticle_server.mjs';
@@ -9,6 +9,7 @@ import { startCanned } from './canned_server.mjs';
 
 const require = createRequire(pathToFileURL(`${process.argv[2]}/package.json`));
 const puppeteer = require('puppeteer-core');
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
 assert.ok(chromium, 'no Chromium is installed');
 
@@ -28,6 +29,7 @@ const retried = { count: 0 };
 const models = {
   fast: { text: 'The **fast** answer.\n\n```py\nprint(1)\n```\n', completionMs: 0.5 },
   slow: { text: 'The slow answer.', completionMs: 50 },
+  markdown: { text: '# A title\n\nWith [a link](https://example.org) and `code`.\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> a quotation\n\n```js\nlet x = 1;\n```\n' },
   endless: { text: 'tick '.repeat(20000), piece: 5, rate: 200 },
   hostile: { text: kHostile, piece: 3 },
   flood: { text: kHundredK.repeat(200).slice(0, 400000), piece: 4 },
@@ -48,11 +50,12 @@ const browser = await puppeteer.launch({ executablePath: chromium, headless: tru
 let page;
 const complaints = [];
 
-async function open(url, width = 1200, height = 800) {
+async function open(url, width = 1200, height = 800, scheme = 'light') {
   if (page) await page.close();
   page = await browser.newPage();
   page.setDefaultTimeout(120000);
   await page.setViewport({ width, height });
+  await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
   page.on('pageerror', (error) => complaints.push(`error: ${error.message}`));
   page.on('request', (request) => {
     if (!request.url().startsWith(url) && !/^(?:data|blob|about):/.test(request.url())) complaints.push(`request: ${request.url()}`);
@@ -268,6 +271,97 @@ const tests = {
     await page.waitForFunction(() => document.getElementById('sidebar').getBoundingClientRect().left >= 0);
     await page.keyboard.press('Escape');
     await page.waitForFunction(() => getComputedStyle(document.getElementById('sidebar')).visibility === 'hidden');
+  },
+
+  async 'an audit of accessibility finds nothing, in both themes, on a desk and a phone'() {
+    for (const [width, height, scheme] of [[1280, 860, 'light'], [1280, 860, 'dark'], [390, 844, 'light'], [390, 844, 'dark']]) {
+      await open(canned.url, width, height, scheme);
+      await modelsListed();
+      await page.evaluate(axe);
+      const audit = async (what) => {
+        const found = await page.evaluate(async () => (await globalThis.axe.run(document, { resultTypes: ['violations'] })).violations
+          .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 160)} ${node.failureSummary}`)));
+        assert.deepEqual(found, [], `${what}, ${scheme}, ${width} wide`);
+      };
+      await audit('empty');
+      await ask('markdown', 'Hello');
+      await settled();
+      await audit('answered');
+      if (width < 600) await page.click('#show-sidebar');
+      await audit('with the chats');
+      if (width < 600) await page.keyboard.press('Escape');
+      await page.click('#open-settings');
+      await audit('settings');
+    }
+    await open(reticle.url);
+    await page.goto(`${reticle.url}/docs`);
+    await page.waitForSelector('.endpoint');
+    await page.evaluate(axe);
+    assert.deepEqual(await page.evaluate(async () => (await globalThis.axe.run(document)).violations.map(({ id }) => id)), []);
+  },
+
+  async 'everything can be reached and done by the keyboard alone'() {
+    await open(canned.url);
+    await modelsListed();
+    const names = () => page.evaluate(() => {
+      const at = document.activeElement;
+      const style = getComputedStyle(at);
+      globalThis.passed ??= new Set();
+      const again = globalThis.passed.has(at);
+      globalThis.passed.add(at);
+      return { again: again || at === document.body, name: at.id || at.getAttribute('aria-label') || at.textContent.trim(), seen: style.outlineStyle !== 'none' || style.boxShadow !== 'none' };
+    });
+    // Where the focus goes from the top, until it leaves the page.
+    const walk = async () => {
+      await page.evaluate(() => document.activeElement.blur());
+      const passed = [];
+      for (let i = 0; i < 60; ++i) {
+        await page.keyboard.press('Tab');
+        const { name, seen, again } = await names();
+        if (again) break;
+        passed.push({ name, seen });
+      }
+      return passed;
+    };
+    const to = async (name) => {
+      for (let i = 0; i < 60; ++i) {
+        if ((await names()).name === name) return;
+        await page.keyboard.press('Tab');
+      }
+      assert.fail(`${name} is not reached by Tab`);
+    };
+    const passed = await walk();
+    const reached = passed.map(({ name }) => name);
+    for (const name of ['Skip to the question', 'new-chat', 'model-0', 'compare', 'open-settings', 'prompt', 'pace']) {
+      assert.ok(reached.includes(name), `${name} in ${reached}`);
+    }
+    for (const { name, seen } of passed) assert.ok(seen || name === 'prompt', `the focus on ${name} is not seen`);
+    await page.focus('.skip');
+    await page.keyboard.press('Enter');
+    await to('prompt');
+    await page.keyboard.type('By keys');
+    await page.keyboard.press('Enter');
+    await settled();
+    await to('Ask again');
+    await page.keyboard.press('Enter');
+    await settled();
+    assert.equal((await page.$$('.turn')).length, 1);
+    await page.focus('.skip');
+    await to('compare');
+    await page.keyboard.press('Space');
+    assert.equal(await page.$eval('#second', (element) => element.hidden), false);
+    await to('model-1');
+    await page.keyboard.press('Space');
+    await page.keyboard.press('Escape');
+    await to('compare');
+    await page.keyboard.press('Space');
+    await to('open-settings');
+    await page.keyboard.press('Enter');
+    await page.waitForFunction(() => document.querySelector('#settings').contains(document.activeElement));
+    await page.keyboard.press('Escape');
+    await page.waitForFunction(() => document.activeElement.id === 'open-settings');
+    await page.keyboard.press('/');
+    assert.equal((await names()).name, 'prompt');
   },
 
   async 'every control has a name'() {

@@ -237,7 +237,7 @@ test('store: chats come back, damaged ones do not', () => {
   const store = new Store(local, new FakeStorage());
   const chat = newChat();
   chat.title = titleOf('A question\nof two lines');
-  chat.turns.push({ question: 'q', answers: [{ model: 'm', text: 'a' }, { model: 'n', text: 'b' }] });
+  chat.turns.push({ question: 'q', answers: [{ model: 'm', label: 'm · d', text: 'a' }, { model: 'n', label: 'n', text: 'b' }] });
   assert.ok(store.save(chat));
   assert.deepEqual(store.load(chat.id).turns, chat.turns);
   assert.deepEqual(store.list().map((item) => item.title), ['A question']);
@@ -245,11 +245,11 @@ test('store: chats come back, damaged ones do not', () => {
   local.setItem('reticle.chat.worse', 'not json');
   local.setItem('reticle.chat.odd', '{"id":"odd","title":5,"turns":[null,{"answers":[]},{"question":7,"answers":[{"text":{}}]}]}');
   assert.equal(store.load('bad'), null);
-  assert.deepEqual(store.load('odd').turns, [{ question: '', answers: [{ model: '', text: '' }] }]);
+  assert.deepEqual(store.load('odd').turns, [{ question: '', answers: [{ model: '', label: '', text: '' }] }]);
   assert.equal(store.list().length, 2);
   store.removeAll();
   assert.equal(store.list().length, 0);
-  assert.match(toMarkdown(chat), /\*\*m\*\*\n\na\n/);
+  assert.match(toMarkdown(chat), /\*\*m · d\*\*\n\na\n/);
 });
 
 test('store: settings of the wrong kind are the defaults; a full browser is told', () => {

@@ -112,10 +112,11 @@ void LimitSampling(const CardConfig& config, CardParts* parts) {
   reticle_capabilities& caps = parts->capabilities;
   parts->device_top_k = SimulatedOr(parts->profile, Key::kMaxTopK, 0);
   if (parts->device_top_k == 0) return;
+  caps.default_top_k = std::min(parts->device_top_k, caps.vocab_size);
   if (!config.strict_sampling && parts->profile.host_sampling) return;
   caps.features &= RETICLE_FEATURE_TEMPERATURE;
   caps.max_logprobs = 0;
-  caps.max_top_k = std::min(parts->device_top_k, caps.vocab_size);
+  caps.max_top_k = caps.default_top_k;
 }
 
 }  // namespace
@@ -154,6 +155,8 @@ absl::StatusOr<bool> CardConfig::Set(const std::string& name, const std::string&
     status = ReadTokenFile(value, &replay_text);
   } else if (name == "replay_tokens") {
     status = SetNumber(name, value, 0, UINT32_MAX, &replay_tokens);
+  } else if (name == "replay_kv_bytes") {
+    status = SetNumber(name, value, 0, UINT32_MAX, &replay_kv_bytes);
   } else if (name == "scrub_ms") {
     status = SetNumber(name, value, 0, 86'400'000, &scrub_ms);
   } else if (name == "context_limit") {
@@ -194,6 +197,7 @@ std::vector<std::pair<std::string, std::string>> CardConfig::ToOptions() const {
     add("replay_ids", std::move(ids));
   }
   add("replay_tokens", std::to_string(replay_tokens));
+  add("replay_kv_bytes", std::to_string(replay_kv_bytes));
   add("scrub_ms", std::to_string(scrub_ms));
   add("context_limit", std::to_string(context_limit));
   add("max_sequences", std::to_string(max_sequences));
@@ -221,6 +225,7 @@ absl::StatusOr<CardParts> BuildCard(const CardConfig& config) {
   reticle_capabilities& caps = parts.capabilities;
   caps.struct_size = sizeof(caps);
   parts.content->Describe(&caps);
+  if (config.replay) caps.kv_bytes_per_token = config.replay_kv_bytes;
   CopyText(parts.profile.name, caps.device_name);
   CopyText(parts.profile.vendor, caps.device_vendor);
   caps.context_limit = std::min(caps.context_limit, context);

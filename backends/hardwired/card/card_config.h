@@ -30,6 +30,7 @@ struct CardConfig {
   uint32_t vocab_size = 256;
   std::vector<uint32_t> replay_text;
   uint32_t replay_tokens = 0;
+  uint32_t replay_kv_bytes = 0;
   uint32_t scrub_ms = 10'000;
   // As in reticle_device_config; 0: the device's own.
   uint32_t context_limit = 0;

@@ -83,8 +83,8 @@ struct CardRegisters {
   std::atomic<uint64_t> heartbeat;
   std::atomic<int64_t> next_event_ns;  // on the host's clock; INT64_MAX: none
   std::atomic<uint32_t> sequences;
-  std::atomic<uint32_t> throttled;  // full speed is 1024
-  std::atomic<uint64_t> device_time_ns;
+  std::atomic<uint32_t> throttled;       // full speed is 1024
+  std::atomic<uint64_t> device_time_ns;  // since the card was started
   std::atomic<uint64_t> busy_ns;
   std::atomic<uint64_t> prefill_tokens;
   std::atomic<uint64_t> decode_tokens;
@@ -95,7 +95,7 @@ struct CardRegisters {
   std::atomic<uint64_t> utilization_ppm;
   std::atomic<uint64_t> stretched_ns;  // by which the emulation is behind the device
   std::atomic<uint64_t> corrected_errors;
-  std::atomic<uint64_t> last_corrected_ns;  // device time
+  std::atomic<uint64_t> last_corrected_ns;  // on the clock of device_time_ns
   std::atomic<uint64_t> uncorrected_errors;
   std::atomic<uint64_t> adapter_swaps;
 

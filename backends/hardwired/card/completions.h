@@ -22,7 +22,7 @@ class CompletionWriter {
 
   // number, check, extra_cells, top_count and message_length of `cell` are filled in. A message is
   // cut to the room that `top` leaves.
-  void Push(CompletionCell cell, std::span<const reticle_token_logprob> top = {},
+  void Push(const CompletionCell& cell, std::span<const reticle_token_logprob> top = {},
             std::string_view message = {});
   // Moves what waits into the ring and answers requests to resend.
   void Flush();

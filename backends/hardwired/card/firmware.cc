@@ -48,6 +48,11 @@ Firmware::Firmware(Options options, const Profile& profile, const TimingModel& t
 
 bool Firmware::Step(int64_t now_ns) {
   if (gone_) return false;
+  if (!started_) {
+    started_ = true;
+    start_ns_ = now_ns;
+    meter_.Start(DeviceNow(now_ns));
+  }
   TakeFaults(now_ns);
   if (hung_ || gone_) return false;
   registers_.heartbeat.store(registers_.heartbeat.load(std::memory_order_relaxed) + 1,
@@ -62,9 +67,13 @@ bool Firmware::Step(int64_t now_ns) {
   if ((any && heap_.empty()) || now_ns >= next_show_ns_) ShowStatus(now_ns);
   if (any) {
     registers_.next_event_ns.store(next_event_ns(), std::memory_order_release);
-    if (registers_.armed.load(std::memory_order_seq_cst) != 0 && options_.notify_host &&
-        registers_.armed.exchange(0, std::memory_order_acq_rel) != 0) {
-      options_.notify_host();
+    if (options_.notify_host) {
+      // What was written is visible before `armed` is looked at; the host does it the other way.
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+      if (registers_.armed.load(std::memory_order_relaxed) != 0 &&
+          registers_.armed.exchange(0, std::memory_order_acq_rel) != 0) {
+        options_.notify_host();
+      }
     }
   }
   return any;

@@ -82,6 +82,8 @@ class Firmware {
 
   // ---- Time
   DeviceTime DeviceNow(int64_t now_ns) const;
+  // Device time since the card was started, as its registers tell it.
+  int64_t Uptime(int64_t now_ns) const { return DeviceNow(now_ns).nanos() - start_ns_; }
   DeviceLoad Load() const;
   DeviceTime Paced(DeviceTime time) const;
   DeviceTime SwapTime(const CardStream& stream);
@@ -145,6 +147,8 @@ class Firmware {
   uint64_t current_adapter_ = 0;
 
   uint32_t bit_tokens_ = 64;  // of a prompt that are computed at once; follows the host's speed
+  bool started_ = false;
+  int64_t start_ns_ = 0;  // device time of the first step
   int64_t stretch_ns_ = 0;
   int64_t compute_debt_ns_ = 0;  // computing since the firmware was last on time
 

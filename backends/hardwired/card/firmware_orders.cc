@@ -286,7 +286,7 @@ void Firmware::Apply(const FaultSpec& fault, int64_t now_ns) {
     case FaultKind::kCorrected:
       registers_.corrected_errors.fetch_add(
           static_cast<uint64_t>(std::clamp(fault.value, 0.0, 1e9)), std::memory_order_relaxed);
-      registers_.last_corrected_ns.store(static_cast<uint64_t>(DeviceNow(now_ns).nanos()),
+      registers_.last_corrected_ns.store(static_cast<uint64_t>(Uptime(now_ns)),
                                          std::memory_order_relaxed);
       break;
     case FaultKind::kUncorrected:
@@ -331,8 +331,7 @@ void Firmware::Fail(CardFailure failure) {
 // ---- Sensors ----
 
 void Firmware::ShowStatus(int64_t now_ns) {
-  const DeviceTime now = DeviceNow(now_ns);
-  if (heap_.empty()) meter_.Advance(now);
+  if (heap_.empty()) meter_.Advance(DeviceNow(now_ns));
   const auto show = [](auto& to, auto value) {
     to.store(static_cast<typename std::decay_t<decltype(to)>::value_type>(value),
              std::memory_order_relaxed);
@@ -350,7 +349,7 @@ void Firmware::ShowStatus(int64_t now_ns) {
   show(r.stretched_ns, stretch_ns_);
   show(r.adapter_swaps, adapter_swaps_);
   const auto shown = static_cast<int64_t>(r.device_time_ns.load(std::memory_order_relaxed));
-  show(r.device_time_ns, std::max(now.nanos(), shown));
+  show(r.device_time_ns, std::max(Uptime(now_ns), shown));
   next_show_ns_ = now_ns + kShowNs;
 }
 

@@ -18,6 +18,8 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr auto kPatience = std::chrono::seconds(20);
+// Long enough for a card that works but has to wait for a busy machine's processor.
+constexpr char kWatchdogMs[] = "400";
 
 // The place of the card and further options.
 struct Case {
@@ -37,8 +39,9 @@ class FaultDeviceTest : public ::testing::TestWithParam<Case> {
  protected:
   void Open(OptionList more = {}) {
     OptionList options = GetParam().options;
-    options.insert(options.end(),
-                   {{"watchdog_ms", "100"}, {"name", "under-test"}, {"limits.context", "100000"}});
+    options.insert(
+        options.end(),
+        {{"watchdog_ms", "60000"}, {"name", "under-test"}, {"limits.context", "100000"}});
     options.insert(options.end(), more.begin(), more.end());
     auto device = OpenCard(options, 3);
     ASSERT_TRUE(device.ok()) << device.status();
@@ -109,7 +112,7 @@ TEST_P(FaultDeviceTest, ACrash) {
 }
 
 TEST_P(FaultDeviceTest, AHang) {
-  Open();
+  Open({{"watchdog_ms", kWatchdogMs}});
   BeginTwo();
   Inject("hang");
   ExpectLost("hangs");
@@ -186,7 +189,7 @@ TEST_P(FaultDeviceTest, SlowAndHot) {
 // A host that sleeps on the event is woken when the card is lost.
 TEST_P(FaultDeviceTest, ASleepingHostIsWoken) {
   for (const char* fault : {"crash", "hang"}) {
-    Open({{"timing.decode_rate", "0.01"}});
+    Open({{"timing.decode_rate", "0.01"}, {"watchdog_ms", kWatchdogMs}});
     ASSERT_TRUE(host_->Begin(1, 8, 100).ok());
     ASSERT_TRUE(PollUntil([&] { return host_->stream(1).received == 1; }));
     while (host_->device().Arm()) host_->Poll();
@@ -254,7 +257,8 @@ class SocketCardTest : public ::testing::Test {
 TEST_F(SocketCardTest, IsLostAndFoundAgain) {
   std::unique_ptr<TestHost> host;
   ASSERT_TRUE(WaitUntil([&] {
-    auto device = OpenCard({{"card", "socket"}, {"card_socket", path_}, {"watchdog_ms", "100"}});
+    auto device =
+        OpenCard({{"card", "socket"}, {"card_socket", path_}, {"watchdog_ms", kWatchdogMs}});
     if (device.ok()) host = std::make_unique<TestHost>(*std::move(device));
     return host != nullptr;
   }));

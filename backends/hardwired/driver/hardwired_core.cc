@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -23,6 +24,11 @@ constexpr int64_t kResendPatienceNs = 50'000'000;
 constexpr int64_t kAdapterPatienceNs = 120'000'000'000;
 constexpr uint32_t kMaxVocab = 1u << 24;
 constexpr uint32_t kMaxSequences = 1u << 16;
+// Beyond these a card's numbers are no times and no energies.
+constexpr uint64_t kMaxDeviceNs = uint64_t{1} << 62;
+constexpr uint64_t kMaxEnergyNj = 1'000'000'000'000'000'000;
+// A card that never ceases to talk does not keep the host.
+constexpr int kDrainedAtOnce = 8192;
 
 void SetTimer(int fd, int64_t delay_ns) {
   const int64_t delay = std::max<int64_t>(delay_ns, 1);
@@ -30,6 +36,15 @@ void SetTimer(int fd, int64_t delay_ns) {
   when.it_value.tv_sec = delay / 1'000'000'000;
   when.it_value.tv_nsec = delay % 1'000'000'000;
   timerfd_settime(fd, 0, &when, nullptr);
+}
+
+// A card's text for people, whatever it holds.
+std::string Printable(std::string_view text) {
+  std::string printable(text);
+  for (char& c : printable) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return printable;
 }
 
 }  // namespace
@@ -227,6 +242,7 @@ absl::Status HardwiredDevice::Accept(const reticle_work* from, size_t stride) {
   if (whole.sampling() != nullptr) view.has_sampling = true;
   if (work.token_count > 0) {
     ++sequence->prefills;
+    if ((work.flags & RETICLE_WORK_PROMPT_LOGPROBS) != 0) sequence->scores += work.token_count;
     view.next_position = work.position + work.token_count;
     view.has_sampled = false;
     sequence->kv_tokens += work.token_count;
@@ -364,8 +380,10 @@ absl::Status HardwiredDevice::Poll(reticle_completion* completions, size_t strid
 
 void HardwiredDevice::Drain(size_t wanted) {
   ReadCompletion read;
-  while (queue_.size() < wanted) {
+  int drained = 0;
+  while (queue_.size() < wanted && drained < kDrainedAtOnce) {
     if (completions_->Read(&read)) {
+      ++drained;
       OnCompletion(read);
       continue;
     }
@@ -389,11 +407,17 @@ void HardwiredDevice::Drain(size_t wanted) {
 }
 
 // What a card says is believed when it agrees with what was asked.
-bool HardwiredDevice::IsSane(const CompletionCell& cell, const HostSequence& sequence) const {
+bool HardwiredDevice::IsSane(const ReadCompletion& read, const HostSequence& sequence) const {
+  const CompletionCell& cell = read.cell;
   const SequenceView& view = sequence.view;
   if (cell.finish > RETICLE_FINISH_ERROR || cell.device_time_ns < sequence.device_time_ns ||
-      cell.top_count > capabilities_.max_logprobs) {
+      cell.device_time_ns > kMaxDeviceNs || cell.busy_ns > cell.device_time_ns ||
+      cell.energy_nj > kMaxEnergyNj || cell.top_count > capabilities_.max_logprobs ||
+      std::isnan(cell.logprob)) {
     return false;
+  }
+  for (const reticle_token_logprob& entry : read.top) {
+    if (entry.token >= capabilities_.vocab_size || std::isnan(entry.logprob)) return false;
   }
   switch (cell.kind) {
     case RETICLE_COMPLETION_TOKEN:
@@ -401,8 +425,10 @@ bool HardwiredDevice::IsSane(const CompletionCell& cell, const HostSequence& seq
              cell.position == view.next_position + (view.has_sampled ? 1 : 0) &&
              cell.position < capabilities_.context_limit &&
              cell.finish <= RETICLE_FINISH_CONTEXT_LIMIT;
-    case RETICLE_COMPLETION_PREFILL:
     case RETICLE_COMPLETION_PROMPT_LOGPROB:
+      if (sequence.scores == 0) return false;
+      [[fallthrough]];
+    case RETICLE_COMPLETION_PREFILL:
       return sequence.prefills > 0 && cell.finish == RETICLE_FINISH_NONE &&
              cell.token < capabilities_.vocab_size;
     case RETICLE_COMPLETION_END:
@@ -417,13 +443,13 @@ void HardwiredDevice::OnCompletion(const ReadCompletion& read) {
   if (cell.kind == kAdapterResult) {
     adapter_answered_ = true;
     adapter_status_ =
-        absl::Status(static_cast<absl::StatusCode>(cell.status), std::string(read.message));
+        absl::Status(static_cast<absl::StatusCode>(cell.status), Printable(read.message));
     return;
   }
   const auto found = sequences_.find(cell.sequence);
   if (found == sequences_.end() || found->second->view.state != SequenceView::State::kAlive) return;
   HostSequence& sequence = *found->second;
-  if (!IsSane(cell, sequence)) {
+  if (!IsSane(read, sequence)) {
     Lose(LossReason::kLink);
     return;
   }
@@ -439,6 +465,8 @@ void HardwiredDevice::OnCompletion(const ReadCompletion& read) {
     if (--view.credits == 0) CountOwed(sequence);
   } else if (cell.kind == RETICLE_COMPLETION_PREFILL) {
     if (--sequence.prefills == 0) CountOwed(sequence);
+  } else if (cell.kind == RETICLE_COMPLETION_PROMPT_LOGPROB) {
+    --sequence.scores;
   }
   reticle_completion completion{};
   completion.sequence = cell.sequence;
@@ -455,7 +483,7 @@ void HardwiredDevice::OnCompletion(const ReadCompletion& read) {
   completion.logprob = cell.logprob;
   completion.rank = cell.rank;
   completion.status = cell.status;
-  std::string_view message = read.message;
+  std::string message = Printable(read.message);
   if (cell.finish == RETICLE_FINISH_ERROR) {
     if (completion.status <= RETICLE_OK || completion.status > RETICLE_DATA_LOSS) {
       completion.status = RETICLE_UNKNOWN;
@@ -498,7 +526,7 @@ bool HardwiredDevice::Arm() {
   registers_->armed.store(1, std::memory_order_seq_cst);
   const int64_t next = registers_->next_event_ns.load(std::memory_order_acquire);
   const bool soon = next != INT64_MIN && next != INT64_MAX && owed_.load() > 0 &&
-                    next - connection_->NowNanos() < kTooShortToSleepNs;
+                    next < connection_->NowNanos() + kTooShortToSleepNs;
   if (completions_->pending() || IsLost() || soon || (is_virtual_ && owed_.load() > 0)) {
     registers_->armed.store(0, std::memory_order_relaxed);
     return true;

@@ -57,6 +57,7 @@ class HardwiredDevice {
     uint64_t device_time_ns = 0;
     uint64_t tag = 0;
     uint32_t prefills = 0;  // items whose PREFILL is to come
+    uint32_t scores = 0;    // PROMPT_LOGPROBs that may come
     bool is_cancelled = false;
     bool is_owed = false;  // counted in owed_
   };
@@ -100,7 +101,7 @@ class HardwiredDevice {
   // ---- Completions
   void Drain(size_t wanted);
   void OnCompletion(const ReadCompletion& read);
-  bool IsSane(const CompletionCell& cell, const HostSequence& sequence) const;
+  bool IsSane(const ReadCompletion& read, const HostSequence& sequence) const;
   void OnEnd(HostSequence& sequence);
   // Counts the sequence in or out of owed_.
   void CountOwed(HostSequence& sequence);

@@ -20,12 +20,15 @@
 //   replay_ids      token ids to play, such as 5,6,7
 //   replay_file     a file of token ids, separated by white space
 //   replay_tokens   tokens of one answer, then a stop id if the sequence has one; default 0: no end
+//   replay_kv_bytes KV memory that a token takes in the model that replay stands for, such as 65536;
+//                   default 0: memory sets no limit
 //   params          content=replay: strict (default) offers temperature only and refuses what
 //                   replay cannot honour; ignore: takes every parameter and plays on
 //   sampling        profile (default): the host samples what is beyond the device's sampler if the
 //                   profile allows it; strict: as the device alone, so top_k 1 .. max_top_k
 //   watchdog_ms     a card that owes work and shows no heartbeat for this long is lost; default
-//   1000 scrub_ms        how often the image's seal is checked again; default 1000, 0: at open only
+//                   1000
+//   scrub_ms        how often the image's seal is checked again; default 10000, 0: at open only
 //   fault_file      a watched file of faults, one "DEVICE FAULT" a line ("* hang", "2 slow=4"); it
 //                   is read when it changes
 //   name            for InjectFault; default "card<device_index>"

@@ -22,7 +22,7 @@ T Get(const std::atomic<T>& value) {
 // With what cards before the last reset have counted.
 HardwiredDevice::Counters HardwiredDevice::ReadCounters(const CardRegisters& registers) const {
   Counters counters = before_;
-  counters.device_time_ns = std::max(before_.device_time_ns, Get(registers.device_time_ns));
+  counters.device_time_ns += Get(registers.device_time_ns);
   counters.busy_ns += Get(registers.busy_ns);
   counters.prefill_tokens += Get(registers.prefill_tokens);
   counters.decode_tokens += Get(registers.decode_tokens);

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "backends/hardwired/card/firmware_loop.h"
 #include "backends/hardwired/driver/device_test_util.h"
 #include "backends/hardwired/timing/virtual_clock.h"
 
@@ -177,6 +178,30 @@ TEST(TimingDeviceTest, WiderSamplingIsTheHostsAndCosts) {
   wide.top_k = 0;
   EXPECT_EQ(strict->Begin(2, 8, 5, wide).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(strict->Begin(3, 8, 5, narrow).ok());
+}
+
+TEST(TimingDeviceTest, TheNarrowSamplerIsTheDefaultWhereTheDeviceHasIt) {
+  EXPECT_EQ(Host(Synthetic())->device().capabilities().default_top_k, 8u);
+  EXPECT_EQ(Host(Synthetic({{"profile", "nvidia-h100"}}))->device().capabilities().default_top_k,
+            0u);
+}
+
+TEST(TimingDeviceTest, CountersBeginWhenTheCardIsStarted) {
+  const int64_t begin_ns = MonotonicNanos();
+  const auto device = OpenCard({{"content", "replay"}});
+  ASSERT_TRUE(device.ok()) << device.status();
+  for (int i = 0; i < 2; ++i) {
+    std::vector<reticle_completion> completions(16);
+    ASSERT_TRUE((*device)->Poll(completions).ok());
+    ASSERT_TRUE((*device)->Reset().ok());
+  }
+  const auto stats = (*device)->Stats();
+  const int64_t passed_ns = MonotonicNanos() - begin_ns;
+  ASSERT_TRUE(stats.ok());
+  EXPECT_LE(stats->device_time_ns, static_cast<uint64_t>(passed_ns));
+  constexpr double kActiveWatts = 200;
+  EXPECT_LE(static_cast<double>(stats->energy_uj) * 1e3,
+            kActiveWatts * static_cast<double>(passed_ns));
 }
 
 TEST(TimingDeviceTest, TheContextIsTheProfiles) {

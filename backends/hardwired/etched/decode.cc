@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "backends/hardwired/etched/decode.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // Highway's headers come after foreach_target.h.
+#include "backends/hardwired/etched/attention-inl.h"
 #include "backends/kernels/attention-inl.h"
 #include "backends/kernels/matmul-inl.h"
 #include "backends/kernels/vector_ops-inl.h"
@@ -115,11 +116,12 @@ HWY_NOINLINE void Attention(const DecodeState& s, size_t layer, uint32_t positio
                      values + head * S::kHeadDim);
     float* const out = s.attended + head * kWidth;
     if (s.kv->type == KvType::kF16) {
-      k::AttendHeadAs<KvType::kF16, S::kGroup, S::kHeadDim>(
-          *s.kv, s.kv_memory, blocks, layer, head, position, queries, S::kGroup, out, s.scratch);
+      AttendGroup<S::kGroup, S::kHeadDim>(*s.kv, s.kv_memory, blocks, layer, head, position,
+                                          queries, out, s.scratch);
     } else {
-      k::AttendHeadAs<KvType::kQ8_0, S::kGroup, S::kHeadDim>(
-          *s.kv, s.kv_memory, blocks, layer, head, position, queries, S::kGroup, out, s.scratch);
+      k::AttendTokensAs<KvType::kQ8_0, S::kGroup, S::kHeadDim>(*s.kv, s.kv_memory, blocks, layer,
+                                                               head, position, 1, queries, 0,
+                                                               S::kGroup, out, 0, s.scratch);
     }
   }
 }
@@ -304,8 +306,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(EtchedShape shape,
   return decoder;
 }
 
-void Decoder::Feed(uint32_t token, uint32_t position, const uint32_t* blocks,
-                   std::span<float> logits) {
+void Decoder::Feed(uint32_t token, uint32_t position, uint32_t block, std::span<float> logits) {
   const std::span<const double> frequencies = state_.model->rope_frequencies();
   const float* turn = turn_.data();
   if (position < table_positions_) {
@@ -317,7 +318,7 @@ void Decoder::Feed(uint32_t token, uint32_t position, const uint32_t* blocks,
   state_.sines = turn + frequencies.size();
   state_.model->Embed(token, state_.residual);
   HWY_DYNAMIC_DISPATCH(DecodeTarget)
-  (shape_, state_, position, blocks, !logits.empty(), kernels::VnniBits());
+  (shape_, state_, position, &block, !logits.empty(), kernels::VnniBits());
   if (!logits.empty()) std::copy_n(state_.logits, logits.size(), logits.begin());
 }
 

@@ -58,9 +58,9 @@ class Decoder {
                                                          const kernels::KvGeometry& kv,
                                                          std::byte* kv_memory);
 
-  // Feeds `token` at `position` of the sequence in these blocks. `logits` is empty or takes those
-  // behind it.
-  void Feed(uint32_t token, uint32_t position, const uint32_t* blocks, std::span<float> logits);
+  // Feeds `token` at `position` of the sequence in this KV block, which is longer than that.
+  // `logits` is empty or takes those behind it.
+  void Feed(uint32_t token, uint32_t position, uint32_t block, std::span<float> logits);
 
  private:
   explicit Decoder(EtchedShape shape) : shape_(shape) {}

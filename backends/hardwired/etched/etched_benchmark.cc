@@ -3,10 +3,12 @@
 //
 //   etched_benchmark --benchmark_filter=house
 //   RETICLE_BENCH_ROM=model.rom etched_benchmark --benchmark_filter=file
+//   RETICLE_BENCH_TARGET=AVX2 etched_benchmark ...       another instruction set, as Highway calls
+//                                                        it; with RETICLE_BENCH_VNNI=0 without VNNI
 //
-// house is the model that ships (models/house/house.gguf), taped out here; its calibration is of
-// random tokens, which changes what it says but not how long it takes. "generic" computes with the
-// kernels for any shape.
+// house:3/6 is the image that ships (models/house/house.rom). The others are taped out here; their
+// calibration is of random tokens, which changes what they say but not how long it takes. "generic"
+// computes with the kernels for any shape.
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backends/hardwired/etched/etched_model.h"
@@ -22,11 +25,13 @@
 #include "backends/sampling/sampler.h"
 #include "base/check.h"
 #include "benchmark/benchmark.h"
+#include "hwy/highway.h"
 #include "models/gguf.h"
 
 namespace reticle::backends::hardwired {
 namespace {
 
+constexpr char kHouseImage[] = "models/house/house.rom";
 constexpr uint32_t kContext = 1024;
 // Tokens decoded before the context starts anew.
 constexpr uint32_t kStretch = 64;
@@ -35,10 +40,13 @@ constexpr uint32_t kStretch = 64;
 class Images {
  public:
   ~Images() {
-    for (const auto& [type, path] : paths_) std::remove(path.c_str());
+    for (const auto& [type, path] : paths_) {
+      if (path != kHouseImage) std::remove(path.c_str());
+    }
   }
   const std::string& Path(const std::string& type) {
     std::string& path = paths_[type];
+    if (type == "3/6") path = kHouseImage;
     if (!path.empty()) return path;
     path = "/tmp/etched_benchmark." + std::to_string(getpid()) + "." +
            std::to_string(paths_.size()) + ".rom";
@@ -122,7 +130,23 @@ void Register(const std::string& name, const std::string& type) {
   add("prefill512", [=](benchmark::State& state) { Prefill(state, type); });
 }
 
+void ChooseTarget() {
+  if (const char* const vnni = std::getenv("RETICLE_BENCH_VNNI"); vnni != nullptr) {
+    kernels::DisableVnniForTest(std::string_view(vnni) == "0");
+  }
+  const char* const wanted = std::getenv("RETICLE_BENCH_TARGET");
+  if (wanted == nullptr) return;
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    if (std::string_view(hwy::TargetName(target)) != wanted) continue;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    return;
+  }
+  RETICLE_CHECK(false);  // this machine does not have the instruction set
+}
+
 const bool registered = [] {
+  ChooseTarget();
   for (const char* type : {"8", "6", "3/6", "3"}) Register(std::string("house:") + type, type);
   if (std::getenv("RETICLE_BENCH_ROM") != nullptr) Register("file", "file");
   return true;

@@ -120,7 +120,7 @@ void EtchedModel::Feed(uint32_t slot, uint32_t position, std::span<const uint32_
   RETICLE_CHECK(logits.empty() || logits.size() == vocab_size());
   if (tokens.size() == 1 && adapter == 0 && decoder_ != nullptr) {
     RETICLE_CHECK(tokens[0] < vocab_size());
-    decoder_->Feed(tokens[0], position, &slot_blocks_[slot], logits);
+    decoder_->Feed(tokens[0], position, slot_blocks_[slot], logits);
     return;
   }
   const auto found = adapters_.Find(adapter);

@@ -18,15 +18,14 @@ EnergyMeter::EnergyMeter(const Profile& profile, const TimingModel& timing)
     : timing_(timing),
       idle_watts_(profile[Key::kIdlePower].simulated_or(0)),
       active_watts_(profile[Key::kActivePower].simulated_or(idle_watts_)),
+      watts_(idle_watts_),
       celsius_(kAmbientCelsius) {}
-
-double EnergyMeter::watts() const {
-  return idle_watts_ + (active_watts_ - idle_watts_) * timing_.Activity(streams_);
-}
 
 void EnergyMeter::SetStreams(DeviceTime now, uint32_t streams) {
   Advance(now);
   streams_ = streams;
+  activity_ = timing_.Activity(streams);
+  watts_ = idle_watts_ + (active_watts_ - idle_watts_) * activity_;
 }
 
 void EnergyMeter::Advance(DeviceTime now) {
@@ -34,14 +33,14 @@ void EnergyMeter::Advance(DeviceTime now) {
   const DeviceTime passed = now - now_;
   now_ = now;
   const double passed_ns = passed.nanos_as_double();
-  const double energy_nj = watts() * passed_ns;
+  const double energy_nj = watts_ * passed_ns;
   total_nj_ += energy_nj;
   if (streams_ > 0) {
     per_stream_nj_ += energy_nj / streams_;
     busy_ += passed;
   }
   stride_ns_ += passed_ns;
-  stride_activity_ns_ += timing_.Activity(streams_) * passed_ns;
+  stride_activity_ns_ += activity_ * passed_ns;
   if (stride_ns_ < kStrideNs) return;
   const double activity = stride_activity_ns_ / stride_ns_;
   utilization_ += (activity - utilization_) * -std::expm1(-stride_ns_ / kUtilizationNs);

@@ -19,6 +19,8 @@ class EnergyMeter {
  public:
   EnergyMeter(const Profile& profile, const TimingModel& timing);
 
+  // Counting begins at `now`: what was before is nobody's.
+  void Start(DeviceTime now) { now_ = now; }
   // Counts the time up to `now`, at which `streams` are at work from here on.
   void SetStreams(DeviceTime now, uint32_t streams);
   void Advance(DeviceTime now);
@@ -30,7 +32,7 @@ class EnergyMeter {
   double total_nj() const { return total_nj_; }
   // Time with at least one stream at work.
   int64_t busy_ns() const { return busy_.nanos(); }
-  double watts() const;
+  double watts() const { return watts_; }
   double utilization() const { return utilization_; }  // 0..1, over the last second or so
   double celsius() const { return celsius_; }
 
@@ -39,6 +41,8 @@ class EnergyMeter {
   double idle_watts_;
   double active_watts_;
   uint32_t streams_ = 0;
+  double activity_ = 0;  // with so many streams
+  double watts_;
   DeviceTime now_;
   DeviceTime busy_;
   double total_nj_ = 0;

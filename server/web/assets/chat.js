@@ -29,6 +29,7 @@ const store = new Store(localStorage, sessionStorage, () => onFull());
 const settings = store.settings();
 const gauge = new Gauge($('gauge'));
 let models = [];
+let devices = new Map();   // of a model, where there are several
 let chat = newChat();
 let views = [];
 let running = null;     // { abort, turn, element, speed, finished } while answers are written
@@ -40,10 +41,16 @@ function say(text) {
 
 // ---------------------------------------------------------------------------------------------------------- models
 
+// A model's name, with the device that serves it when that is not part of it.
+function labelOf(id) {
+  const device = devices.get(id);
+  return device && !id.includes('@') ? `${id} · ${device}` : id;
+}
+
 function showModels() {
   for (const column of [0, 1]) {
     const select = $(`model-${column}`);
-    select.replaceChildren(...models.map((id) => h('option', { value: id }, id)));
+    select.replaceChildren(...models.map((id) => h('option', { value: id }, labelOf(id))));
     if (models.length === 0) select.replaceChildren(h('option', { value: '' }, 'no model'));
     if (!models.includes(settings.models[column])) {
       settings.models[column] = models[Math.min(column, models.length - 1)] ?? '';
@@ -59,7 +66,10 @@ function showModels() {
 
 async function loadModels() {
   try {
-    models = (await listModels(store.key())).map((model) => String(model.id));
+    const listed = await listModels(store.key());
+    models = listed.map((model) => String(model.id));
+    const several = new Set(listed.map((model) => model.device)).size > 1;
+    devices = new Map(several ? listed.map((model) => [String(model.id), model.device]) : []);
     $('lead').textContent = 'Pick a question, and watch the ruler below.';
   } catch (error) {
     models = [];
@@ -185,7 +195,7 @@ async function ask(question, index = chat.turns.length) {
     await before.finished;
   }
   const asked = settings.compare ? settings.models.slice() : settings.models.slice(0, 1);
-  const turn = { question, answers: asked.map((model) => ({ model, text: '' })) };
+  const turn = { question, answers: asked.map((model) => ({ model, label: labelOf(model), text: '' })) };
   chat.turns.length = index;
   chat.turns.push(turn);
   if (chat.title === '' || index === 0) chat.title = titleOf(question);
@@ -315,7 +325,7 @@ function announce(turn, view) {
   const parts = turn.answers.map((answer, column) => {
     if (answer.error) return `No answer: ${answer.error}`;
     const speed = answer.stats?.speed ? ` ${formatSpeed(answer.stats.speed)} tokens a second.` : '';
-    const name = turn.answers.length > 1 ? `${answer.model}: ` : '';
+    const name = turn.answers.length > 1 ? `${answer.label ?? answer.model}: ` : '';
     return `${name}${view.answers[column].body.textContent.slice(0, 1500)} ${answer.stopped ? 'Stopped.' : ''}${speed}`;
   });
   say(parts.join('\n'));

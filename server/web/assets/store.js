@@ -84,7 +84,7 @@ export class Store {
       turns: chat.turns.filter((turn) => Array.isArray(turn?.answers) && turn.answers.length > 0).map((turn) => ({
         question: text(turn.question),
         answers: turn.answers.slice(0, 2).map((answer) => ({
-          ...answer, model: text(answer?.model), text: text(answer?.text) })),
+          ...answer, model: text(answer?.model), label: text(answer?.label ?? answer?.model), text: text(answer?.text) })),
       })),
     };
   }
@@ -159,7 +159,7 @@ export function toMarkdown(chat) {
     parts.push(`**You**\n\n${turn.question}\n`);
     for (const answer of turn.answers) {
       const speed = answer.stats?.speed ? ` (${Math.round(answer.stats.speed)} tok/s)` : '';
-      parts.push(`**${answer.model}**${speed}\n\n${answer.text}\n`);
+      parts.push(`**${answer.label ?? answer.model}**${speed}\n\n${answer.text}\n`);
     }
   }
   return parts.join('\n');

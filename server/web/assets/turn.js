@@ -35,8 +35,9 @@ export class AnswerView {
     this.retry = iconButton('retry', 'Ask again', () => actions.retry());
     this.buttons = h('div', { class: 'buttons' }, this.copy, this.retry);
     this.foot = h('div', { class: 'foot', hidden: true }, this.stats, this.buttons);
-    this.element = h('article', { class: `answer stream-${column}`, 'aria-label': `Answer of ${answer.model}` },
-      h('header', {}, h('span', { class: 'die', 'aria-hidden': 'true' }), h('span', { class: 'model' }, answer.model)),
+    const label = answer.label ?? answer.model;
+    this.element = h('article', { class: `answer stream-${column}`, 'aria-label': `Answer of ${label}` },
+      h('header', {}, h('span', { class: 'die', 'aria-hidden': 'true' }), h('span', { class: 'model' }, label)),
       this.body, this.notice, this.foot);
     this.clear();
     if (answer.text) {
@@ -211,9 +212,9 @@ export class TurnView {
   compare() {
     const [a, b] = this.turn.answers.map((answer) => answer.stats?.speed);
     if (!a || !b) return;
-    const [fast, slow, name] = a >= b ? [a, b, this.turn.answers[0].model] : [b, a, this.turn.answers[1].model];
+    const [fast, slow, { label, model }] = a >= b ? [a, b, this.turn.answers[0]] : [b, a, this.turn.answers[1]];
     this.verdict.className = `verdict stream-${a >= b ? 0 : 1}`;
-    this.verdict.replaceChildren(h('strong', {}, `${formatFactor(fast / slow)}×`), ` faster: ${name}`);
+    this.verdict.replaceChildren(h('strong', {}, `${formatFactor(fast / slow)}×`), ` faster: ${label ?? model}`);
     this.verdict.hidden = false;
   }
 

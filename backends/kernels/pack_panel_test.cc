@@ -1,0 +1,88 @@
+#include "backends/kernels/pack_panel.h"
+
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "models/quantization.h"
+
+namespace reticle::backends::kernels {
+namespace {
+
+using models::TensorType;
+
+constexpr size_t kColumns = 768;
+constexpr TensorType kQuick[] = {TensorType::kQ8_0, TensorType::kQ4_0, TensorType::kQ4_1,
+                                 TensorType::kQ4_K};
+
+// Random blocks, all of whose scales are finite.
+std::vector<std::byte> RandomRows(TensorType type, size_t rows) {
+  const models::TensorTypeTraits traits = models::Traits(type);
+  std::vector<std::byte> bytes(rows * kColumns / traits.elements * traits.bytes);
+  std::mt19937 random(7);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+  for (size_t at = 0; at < bytes.size(); at += traits.bytes) {
+    for (const size_t half : {1, 3}) bytes[at + half] &= std::byte{0xbb};
+  }
+  return bytes;
+}
+
+struct Packed {
+  Packed(TensorType type, size_t rows)
+      : memory(PackedBytes(FormatOf(type), rows, kColumns) + 64),
+        matrix(LayOutMatrix(FormatOf(type), rows, kColumns, Aligned())) {}
+  std::byte* Aligned() {
+    return memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  }
+  std::vector<std::byte> memory;
+  PackedMatrix matrix;
+};
+
+TEST(PackPanelTest, WholePanelsAreThoseThatArePackedRowByRow) {
+  for (const TensorType type : kQuick) {
+    SCOPED_TRACE(models::TensorTypeName(type));
+    const std::vector<std::byte> rows = RandomRows(type, 2 * kPanelRows);
+    // A panel that is not whole goes row by row: each of 15 rows, and the last as another's first.
+    Packed quick(type, 2 * kPanelRows), slow(type, 2 * kPanelRows - 1);
+    ASSERT_FALSE(PackPanels(type, rows.data(), 0, 2, quick.matrix).has_value());
+    ASSERT_FALSE(PackPanels(type, rows.data(), 0, 2, slow.matrix).has_value());
+    const size_t lanes = kPanelRows - 1;
+    const auto compare = [&](const std::byte* a, const std::byte* b, size_t bytes, size_t cell) {
+      for (size_t at = 0; at < bytes; at += cell * kPanelRows) {
+        ASSERT_EQ(std::memcmp(a + at, b + at, cell * lanes), 0) << "byte " << at;
+      }
+    };
+    const PackedMatrix& a = quick.matrix;
+    const PackedMatrix& b = slow.matrix;
+    const bool super = type == TensorType::kQ4_K;
+    compare(a.values + a.values_stride, b.values + b.values_stride, a.values_stride, 4);
+    compare(a.scales + a.scales_stride, b.scales + b.scales_stride, a.scales_stride, super ? 1 : 2);
+    compare(a.mins + a.mins_stride, b.mins + b.mins_stride, a.mins_stride, super ? 1 : 2);
+    if (!super) continue;
+    const size_t supers = kColumns / 256 * kPanelRows * 2;
+    compare(a.super_scales + a.super_stride, b.super_scales + b.super_stride, supers, 2);
+    compare(a.super_mins + a.super_stride, b.super_mins + b.super_stride, supers, 2);
+  }
+}
+
+TEST(PackPanelTest, AScaleThatIsNotFiniteIsFoundInItsRow) {
+  for (const TensorType type : kQuick) {
+    const models::TensorTypeTraits traits = models::Traits(type);
+    std::vector<std::byte> rows = RandomRows(type, 2 * kPanelRows);
+    const size_t row_bytes = kColumns / traits.elements * traits.bytes;
+    rows[21 * row_bytes + 2 * traits.bytes + 1] |= std::byte{0x7c};
+    Packed packed(type, 2 * kPanelRows);
+    EXPECT_EQ(PackPanels(type, rows.data(), 0, 2, packed.matrix), 21u)
+        << models::TensorTypeName(type);
+  }
+}
+
+TEST(PackPanelTest, OtherTypesHaveNoQuickWay) {
+  const std::vector<std::byte> rows = RandomRows(TensorType::kQ5_0, kPanelRows);
+  Packed packed(TensorType::kQ5_0, kPanelRows);
+  EXPECT_FALSE(PackWholePanel(TensorType::kQ5_0, rows.data(), 0, packed.matrix));
+}
+
+}  // namespace
+}  // namespace reticle::backends::kernels

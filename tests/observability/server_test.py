@@ -1,0 +1,142 @@
+"""/metrics of live servers: every request is accounted for, TLS shows its certificate, buckets are the operator's."""
+
+import calendar
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "integration"))
+from serving import Server, build  # noqa: E402
+
+BODY = {"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 20, "ignore_eos": True}
+
+
+def samples(text, name):
+    """{labels: value} of a metric."""
+    found = {}
+    for line in text.splitlines():
+        match = re.fullmatch(re.escape(name) + r"(?:\{(.*)\})? (\S+)", line)
+        if match:
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', match.group(1) or ""))
+            found[tuple(sorted(labels.items()))] = float(match.group(2))
+    return found
+
+
+def scrape(server):
+    return server.request("GET", "/metrics")[2].decode()
+
+
+class Metrics(unittest.TestCase):
+    def until(self, condition):
+        deadline = time.monotonic() + 20
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
+
+    def test_every_request_is_accounted_for(self):
+        server = Server("--device-option", "step_ns=2000000")
+        try:
+            threads = [threading.Thread(target=server.request, args=("POST", "/v1/completions", {**BODY, "n": n}))
+                       for n in (1, 2, 3)]
+            for thread in threads:
+                thread.start()
+            with server.connect() as sock:
+                sock.sendall(build("POST", "/v1/completions", {**BODY, "max_tokens": 4000, "stream": True}))
+                sock.recv(100)
+            for thread in threads:
+                thread.join()
+            for fields in ({"temperature": -1}, {"model": "nobody"}, {"prompt": "x" * 5}, {"unknown": 1}):
+                server.request("POST", "/v1/completions", {**BODY, **fields})
+            timed = server.request("POST", "/v1/completions", {**BODY, "max_tokens": 4000}, ["x-request-timeout-ms: 30"])
+            self.assertEqual(timed[0], 504)
+            expected = {"length": 4, "abort": 1, "deadline": 1, "stop": 0, "error": 0}
+            ended = lambda: {dict(labels)["outcome"]: value
+                             for labels, value in samples(scrape(server), "reticle_tier_requests_total").items()}
+            self.until(lambda: ended() == expected)
+            text = scrape(server)
+            refused = {dict(labels)["reason"]: value
+                       for labels, value in samples(text, "reticle_tier_rejections_total").items()}
+            self.assertEqual(refused, {"invalid": 2, "not_found": 1, "queue_full": 0, "unavailable": 0})
+            output = sum(value for labels, value in samples(text, "reticle_tier_tokens_total").items()
+                         if dict(labels)["kind"] == "output" and dict(labels)["outcome"] == "length")
+            self.assertEqual(output, 20 * (1 + 2 + 3 + 1))
+            prompt = sum(samples(text, "vllm:prompt_tokens_total").values())
+            by_source = sum(samples(text, "vllm:prompt_tokens_by_source_total").values())
+            self.assertEqual(prompt, by_source)
+            self.assertEqual(sum(samples(text, "vllm:request_max_num_generation_tokens_count").values()), 6)
+            self.assertEqual({dict(labels)["tier"] for labels in samples(text, "reticle_tier_requests_total")}, {"none"})
+        finally:
+            server.stop()
+
+    def test_promtool_finds_no_fault_but_vllms_names(self):
+        server = Server()
+        try:
+            server.post("/v1/completions", BODY)
+            done = subprocess.run(["promtool", "check", "metrics"], input=scrape(server), capture_output=True, text=True,
+                                  timeout=60)
+        finally:
+            server.stop()
+        complaints = [line for line in (done.stdout + done.stderr).splitlines()
+                      if line and not re.match(r"vllm:\S+ (metric names should not contain ':'|non-counter metrics)", line)]
+        self.assertEqual(complaints, [])
+
+    def test_the_certificate_in_use_is_shown(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                            "-days", "30", "-subj", "/CN=localhost", "-keyout", key, "-out", cert],
+                           check=True, capture_output=True)
+            shown = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-enddate"], check=True,
+                                   capture_output=True, text=True).stdout.strip().removeprefix("notAfter=")
+            end = calendar.timegm(time.strptime(shown, "%b %d %H:%M:%S %Y %Z"))
+            server = Server("--tls-cert", cert, "--tls-key", key, wait=False)
+            try:
+                context = ssl.create_default_context(cafile=cert)
+                with urllib.request.urlopen(f"https://localhost:{server.port}/metrics", context=context, timeout=30) as reply:
+                    text = reply.read().decode()
+                self.assertEqual(samples(text, "reticle_tls_certificate_expiry_timestamp_seconds"), {(): end})
+            finally:
+                server.stop()
+
+    def test_buckets_are_the_operators(self):
+        server = Server("--metrics-buckets", "vllm:time_to_first_token_seconds=0.25,0.5", "--metrics-buckets",
+                        "reticle_tier_tokens_per_second=100,1000")
+        try:
+            bounds = [dict(labels)["le"] for labels in samples(scrape(server), "vllm:time_to_first_token_seconds_bucket")]
+            self.assertEqual(bounds, ["0.25", "0.5", "+Inf"])
+        finally:
+            server.stop()
+        done = subprocess.run([os.environ["RETICLE"], "serve", "--metrics-buckets", "vllm:nothing=1"], capture_output=True,
+                              text=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--metrics-buckets", done.stderr)
+
+    def test_scrapes_do_not_disturb_each_other_nor_a_stream(self):
+        server = Server("--device-option", "step_ns=1000000")
+        try:
+            texts = []
+            threads = [threading.Thread(target=lambda: texts.append(scrape(server))) for _ in range(20)]
+            stream = threading.Thread(target=server.request, args=("POST", "/v1/completions", {**BODY, "max_tokens": 500,
+                                                                                              "stream": True}))
+            stream.start()
+            for thread in threads:
+                thread.start()
+            for thread in [*threads, stream]:
+                thread.join()
+            self.assertEqual(len(texts), 20)
+            self.assertTrue(all(text.endswith("\n") and "process_start_time_seconds" in text for text in texts))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    assert shutil.which("promtool"), "the package prometheus is not installed"
+    unittest.main()
