@@ -29,8 +29,11 @@ constexpr int64_t kTickMs = 200;
 constexpr int64_t kNsPerMs = 1'000'000;
 // For clients whose connections were accepted last to send their requests, and be told to go.
 constexpr int64_t kLastConnectionsMs = 1000;
-// Shortest delay of a process that hands its listeners over: what it has accepted is its own.
+// Shortest delay of a process that hands its listeners over, for clients to hear on their kept
+// connections that these end; and the longest that it waits for those that have just connected, who
+// are its own to serve.
 constexpr int64_t kHandOverMs = 1000;
+constexpr int64_t kFirstWordsMs = 5000;
 constexpr int64_t kFlushNs = 1'000'000'000;
 
 absl::StatusOr<std::unique_ptr<tenants::Accounts>> OpenAccounts(const ServeOptions& options,
@@ -183,6 +186,7 @@ absl::Status Process::Open() {
 absl::Status Process::Load() {
   absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = absl::UnknownError("not loaded");
   std::atomic<bool> load_done{false};
+  bool reload = false;
   std::thread loader([&] {
     loaded = LoadedModel::Load(options_, parts_.devices, Clock::Monotonic(), parts_.add_engine,
                                context_->models(), http_.get());
@@ -192,6 +196,7 @@ absl::Status Process::Load() {
     const Control::Event event = control_.Wait(kPollMs);
     // Nothing can be lost yet, and loading cannot be interrupted.
     if (event == Control::Event::kTerminate || event == Control::Event::kInterrupt) Leave(0);
+    reload |= event == Control::Event::kReload;
   }
   loader.join();
   RETURN_IF_ERROR(loaded.status());
@@ -218,6 +223,7 @@ absl::Status Process::Load() {
   std::printf("Model %s\n", model_->Describe().c_str());
   PrintInvitation(http_.get(), grpc_.get(), model_->id());
   NotifyServiceManager("READY=1\nSTATUS=serving " + model_->id());
+  if (reload) Reload().IgnoreError();
   return absl::OkStatus();
 }
 
@@ -298,9 +304,13 @@ void Process::Drain(Control::Event event) {
   const auto nobody = [this] {
     return Busy() == 0 && (http_ == nullptr || http_->open_connections() == 0);
   };
-  if (handed_over_ && event != Control::Event::kInterrupt)
-    delay_ms = std::max(delay_ms, kHandOverMs);
+  const bool patient = handed_over_ && event != Control::Event::kInterrupt;
+  if (patient) delay_ms = std::max(delay_ms, kHandOverMs);
   WaitFor(delay_ms, [&] { return handed_over_ && nobody(); });
+  const auto all_have_spoken = [this] {
+    return http_ == nullptr || http_->silent_connections() == 0;
+  };
+  if (patient) WaitFor(kFirstWordsMs, all_have_spoken);
   context_->BeginDrain();
   for (Front* const front : fronts) {
     if (front != nullptr) front->BeginDrain();

@@ -131,5 +131,45 @@ TEST_F(ServeOptionsTest, HostPorts) {
   EXPECT_FALSE(ParseByteSize("99999999999GiB").ok());
 }
 
+TEST_F(ServeOptionsTest, WhatIsReloadableIsFoundAndTakenOver) {
+  ServeOptions before, after;
+  ASSERT_FALSE(ParseServeArguments({}, before).has_value());
+  const std::vector<std::string> flags = {
+      "--log-level",  "--no-log-requests", "--log-prompts",    "--trace-ratio",
+      "--tier-limit", "--drain-timeout",   "--drain-delay-ms", "--max-connections"};
+  ASSERT_FALSE(
+      ParseServeArguments(
+          {"--log-level", "debug", "--no-log-requests", "--log-prompts", "--trace-ratio", "0.5",
+           "--tier-limit", "free.requests_per_minute=7", "--drain-timeout", "7", "--drain-delay-ms",
+           "7", "--max-connections", "7", "--http", "1", "--cards", "3"},
+          after)
+          .has_value());
+  std::vector<std::string> reloadable, kept;
+  for (const OptionChange& change : Differences(before, after)) {
+    (change.reloadable ? reloadable : kept).push_back(change.flag);
+  }
+  EXPECT_EQ(reloadable.size(), flags.size());
+  EXPECT_EQ(kept.size(), 2u);
+  EXPECT_TRUE(Differences(before, before).empty());
+  TakeReloadable(after, before);
+  for (const OptionChange& change : Differences(before, after)) {
+    EXPECT_FALSE(change.reloadable) << change.flag;
+  }
+}
+
+TEST_F(ServeOptionsTest, LogsAndTracesAreChecked) {
+  for (const std::vector<std::string>& wrong :
+       std::vector<std::vector<std::string>>{{"--log-level", "loud"},
+                                             {"--log-format", "xml"},
+                                             {"--trace-ratio", "1.5"},
+                                             {"--otlp-endpoint", "collector:4318"},
+                                             {"--drain-delay-ms", "-1"}}) {
+    ServeOptions options;
+    const auto exit = ParseServeArguments(wrong, options);
+    ASSERT_TRUE(exit.has_value()) << wrong[0];
+    EXPECT_NE(exit->output.find(wrong[0]), std::string::npos) << exit->output;
+  }
+}
+
 }  // namespace
 }  // namespace reticle::server::cli

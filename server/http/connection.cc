@@ -123,6 +123,11 @@ void Connection::Enter(Phase phase) {
   listed_idle_ = idle;
 }
 
+void Connection::EndSilence() {
+  if (silent_) shared_.silent.fetch_sub(1);
+  silent_ = false;
+}
+
 void Connection::SetBusy(bool busy) {
   if (busy_ == busy) return;
   busy_ = busy;
@@ -231,6 +236,7 @@ bool Connection::ParseRequest() {
     parser_->http.body_limit(shared_.options.max_body_bytes);
     arrival_ns_ = Now();
     SetBusy(true);
+    EndSilence();
     Enter(Phase::kHeader);
   }
   if (input_begin_ == input_end_) return false;
@@ -602,6 +608,7 @@ void Connection::Close() {
   GiveMemoryBack();
   finished_task_.reset();
   SetBusy(false);
+  EndSilence();
   wake_target_->connection = nullptr;
   transport_->Close();
   host_.Forget(*this);

@@ -36,7 +36,8 @@ struct ServerShared {
   std::atomic<bool> draining{false};       // each reply is the last of its connection
   std::atomic<bool> closing{false};        // and nobody need wait for another request
   std::atomic<int64_t> open{0};
-  std::atomic<int64_t> adopting{0};  // accepted, on their way to their threads
+  // Of those that were accepted, the ones that have not said a word, also on their way to a thread.
+  std::atomic<int64_t> silent{0};
   std::atomic<int64_t> busy{0};
 };
 
@@ -136,6 +137,8 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   void BeginLinger();
   void Enter(Phase phase);
   void SetBusy(bool busy);
+  // It has spoken, or will not.
+  void EndSilence();
   int64_t Now() const;
   // Whether its client has connected and said nothing for longer than one that is about to.
   bool IsStale(int64_t now_ns) const;
@@ -183,6 +186,7 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   bool close_after_ = false;   // close when all is written
   bool closed_ = false;
   bool busy_ = false;
+  bool silent_ = true;
 };
 
 }  // namespace reticle::server::http

@@ -1,5 +1,6 @@
 #include "server/http/http_server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
@@ -177,8 +178,7 @@ void HttpServer::Impl::Accept() {
 }
 
 void HttpServer::Impl::Take(tcp::socket socket, IoThread& owner) {
-  if (shared.adopting.load() + shared.open.load() < shared.max_connections.load())
-    return owner.Adopt(std::move(socket));
+  if (shared.open.load() < shared.max_connections.load()) return owner.Adopt(std::move(socket));
   error_code ignored;
   socket.non_blocking(true, ignored);
   socket.write_some(boost::asio::buffer(TooManyConnections()), ignored);
@@ -287,10 +287,12 @@ void HttpServer::BeginDrain() {
 
 int64_t HttpServer::busy() const { return impl_->shared.busy.load(); }
 int64_t HttpServer::open_connections() const {
-  // In this order, so that one that changes over is seen.
-  const int64_t adopting = impl_->shared.adopting.load();
-  return adopting + impl_->shared.open.load();
+  // One that is on its way to its thread is silent and not yet open; in this order it is seen.
+  const int64_t silent = impl_->shared.silent.load();
+  return std::max(silent, impl_->shared.open.load());
 }
+
+int64_t HttpServer::silent_connections() const { return impl_->shared.silent.load(); }
 
 void HttpServer::Attach(LoopTask& task) {
   const size_t index = impl_->next_task_thread.fetch_add(1);

@@ -85,6 +85,8 @@ class HttpServer : public Front, public LoopHost {
   // Connections with a request that is not yet answered to the last byte.
   int64_t busy() const override;
   int64_t open_connections() const;
+  // Of these, the ones that have been accepted and have not said a word.
+  int64_t silent_connections() const;
   // Tasks are spread over the I/O threads in the order in which they come.
   void Attach(LoopTask& task) override;
   void Detach(LoopTask& task) override;

@@ -195,7 +195,7 @@ bool IoThread::RunOnLoop(const std::function<void()>& function) {
 
 void IoThread::Adopt(asio::ip::tcp::socket socket) {
   auto owned = std::make_shared<asio::ip::tcp::socket>(std::move(socket));
-  shared_.adopting.fetch_add(1);
+  shared_.silent.fetch_add(1);
   asio::post(loop_, [this, owned] {
     boost::system::error_code ignored;
     owned->set_option(asio::ip::tcp::no_delay(true), ignored);
@@ -204,7 +204,6 @@ void IoThread::Adopt(asio::ip::tcp::socket socket) {
                                                    *this, peer.address().to_string());
     connections_.emplace(connection.get(), connection);
     active_.Add(*connection);
-    shared_.adopting.fetch_sub(1);
     connection->Start();
   });
 }

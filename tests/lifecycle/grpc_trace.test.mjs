@@ -13,6 +13,11 @@ const protoLoader = require('@grpc/proto-loader');
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const api = grpc.loadPackageDefinition(protoLoader.loadSync('reticle/v1/inference.proto',
   { keepCase: true, longs: Number, enums: String, includeDirs: [`${root}/proto`] }));
+const health = grpc.loadPackageDefinition(protoLoader.fromJSON({ nested: { grpc: { nested: { health: { nested: { v1: { nested: {
+  HealthCheckRequest: { fields: { service: { type: 'string', id: 1 } } },
+  HealthCheckResponse: { fields: { status: { type: 'int32', id: 1 } } },
+  Health: { methods: { Check: { requestType: 'HealthCheckRequest', responseType: 'HealthCheckResponse' } } },
+} } } } } } } }, {})).grpc.health.v1;
 const trace = '4bf92f3577b34da6a3ce929d0e0e4736';
 const parent = `00-${trace}-00f067aa0ba902b7-01`;
 
@@ -98,4 +103,26 @@ test('a stream and a cancelled one leave their lines', async () => {
   assert.equal((await run('left', 100000, true)).code, grpc.status.CANCELLED);
   const left = await lineOf('left');
   assert.deepEqual([left.finish, left.status], ['abort', grpc.status.CANCELLED]);
+});
+
+test('a server that drains says so and serves on for its delay', async () => {
+  const draining = await Server.start(['--drain-delay-ms', '600000', '--device', 'cpu']);
+  const credentials = grpc.credentials.createInsecure();
+  const checker = new health.Health(draining.grpcAddress, credentials);
+  const user = new api.reticle.v1.InferenceService(draining.grpcAddress, credentials);
+  const status = () => new Promise((resolve) => { checker.Check({ service: '' }, (error, reply) => resolve(error ? -1 : reply.status)); });
+  const generate = () => new Promise((resolve) => { user.Generate(request, (error) => resolve(error ? error.code : 0)); });
+  try {
+    assert.equal(await status(), 1);
+    draining.process.kill('SIGTERM');
+    await until(async () => await status() === 2, () => 'it does not say NOT_SERVING');
+    assert.equal(await generate(), 0);
+    // Nothing runs, so a second signal ends the delay and nothing else.
+    draining.process.kill('SIGTERM');
+    assert.equal((await draining.exited)[0], 0);
+  } finally {
+    checker.close();
+    user.close();
+    draining.process.kill('SIGKILL');
+  }
 });

@@ -283,7 +283,7 @@ class Traces(unittest.TestCase):
 
 class Lifecycle(unittest.TestCase):
     def test_draining_serves_until_load_balancers_have_noticed(self):
-        server = Managed("--drain-delay-ms", "1500", "--drain-timeout", "20")
+        server = Managed("--drain-delay-ms", "600000", "--drain-timeout", "20")
         with server.connect() as kept:
             reader = Reader(kept)
             kept.sendall(build("GET", "/health/ready"))
@@ -300,12 +300,16 @@ class Lifecycle(unittest.TestCase):
             status, headers, _ = reader.response()
             self.assertEqual((status, headers["connection"]), (200, "close"))
             self.assertTrue(reader.at_end())
+        # Nothing runs, so a second signal ends the delay and nothing else.
+        until(lambda: json.loads(server.request("GET", "/health/ready")[2])["active_requests"] == 0, "it runs on")
+        time.sleep(0.1)
+        server.terminate()
         server.stop()
 
     def test_an_order_to_drain_and_a_signal_after_it_cut_nothing_off(self):
         server = Managed(*SLOW)
         with server.connect() as sock:
-            sock.sendall(build("POST", "/v1/completions", {**BODY, "max_tokens": 200, "stream": True}))
+            sock.sendall(build("POST", "/v1/completions", {**BODY, "max_tokens": 600, "stream": True}))
             self.assertTrue(sock.recv(20, socket.MSG_PEEK))
             drain = subprocess.Popen([RETICLE, "drain", "--admin", f"127.0.0.1:{server.admin_port}",
                                       "--delay-ms", "100"])
