@@ -133,6 +133,7 @@ for (const overlay of overlays) {
     const pod = find(objects, "Deployment").spec.template.spec;
     assert.equal(pod.securityContext.runAsNonRoot, true);
     assert.equal(pod.securityContext.seccompProfile.type, "RuntimeDefault");
+    assert.equal(pod.securityContext.fsGroupChangePolicy, "OnRootMismatch");
     assert.equal(pod.automountServiceAccountToken, false);
     for (const container of [...pod.containers, ...(pod.initContainers ?? [])]) {
       assert.equal(container.securityContext.readOnlyRootFilesystem, true);
