@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t kBlock = 64;
 constexpr std::string_view kWord = " token";
 constexpr std::string_view kId = "6e756c6c6e756c6c6e756c6c6e756c6c";
+constexpr std::string_view kTrace = "00-6e756c6c6e756c6c6e756c6c6e756c6c-6e756c6c6e756c6c-00";
 constexpr std::string_view kDate = "Sun, 01 Jan 2023 00:00:00 GMT";
 
 // True, false or anything else: whether `true` stands there.
@@ -24,6 +25,7 @@ bool ReadTrue(JsonScanner& json) {
 void AppendResponseHead(std::string& out, std::string_view status, std::string_view type) {
   out.append("HTTP/1.1 ").append(status).append("\r\nDate: ").append(kDate);
   out.append("\r\nServer: reticle\r\nx-request-id: ").append(kId);
+  out.append("\r\ntraceparent: ").append(kTrace);
   out.append("\r\nContent-Type: ").append(type).append("\r\n");
 }
 

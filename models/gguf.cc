@@ -10,6 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -33,7 +34,7 @@ constexpr uint64_t kMaxTensorNameBytes = 64;
 // length, one byte, dimension count, one dimension, type, offset) take.
 constexpr uint64_t kMinEntryBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
-constexpr size_t kHashChunkBytes = 8u << 20;
+constexpr size_t kHashChunkBytes = 8u << 20;  // whole pages
 constexpr std::string_view kAlignmentKey = "general.alignment";
 
 struct Entry {
@@ -90,7 +91,10 @@ const T* FindByName(const std::vector<T>& items, const std::vector<uint32_t>& or
 std::string_view EntryName(const Entry& entry) { return entry.key; }
 std::string_view TensorName(const GgufTensor& tensor) { return tensor.name; }
 
-absl::StatusOr<std::string> Sha256Hex(std::span<const std::byte> bytes) {
+// `release` is told of each run of bytes that has been read.
+absl::StatusOr<std::string> Sha256Hex(
+    std::span<const std::byte> bytes,
+    const std::function<void(std::span<const std::byte>)>& release) {
   const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
                                                                         &EVP_MD_CTX_free);
   if (context == nullptr || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1) {
@@ -101,6 +105,7 @@ absl::StatusOr<std::string> Sha256Hex(std::span<const std::byte> bytes) {
     if (EVP_DigestUpdate(context.get(), chunk.data(), chunk.size()) != 1) {
       return InternalError("SHA-256 failed at byte %d", done);
     }
+    release(chunk);
   }
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned int digest_size = 0;
@@ -140,6 +145,12 @@ struct GgufFile::Impl {
   absl::Status PlaceTensors();
   const Entry* FindEntry(std::string_view key) const {
     return FindByName(entries, entry_order, EntryName, key);
+  }
+
+  // Gives back what pages of the map take; `part` begins at a page.
+  void Release(std::span<const std::byte> part) const {
+    if (map == nullptr) return;
+    madvise(const_cast<std::byte*>(part.data()), part.size(), MADV_DONTNEED);
   }
 
   void* map = nullptr;
@@ -414,12 +425,13 @@ const GgufTensor* GgufFile::FindTensor(std::string_view name) const {
   return FindByName(impl_->tensors, impl_->tensor_order, TensorName, name);
 }
 
-void GgufFile::ReleasePages() const {
-  if (impl_->map != nullptr) madvise(impl_->map, impl_->bytes.size(), MADV_DONTNEED);
-}
+void GgufFile::ReleasePages() const { impl_->Release(impl_->bytes); }
 
 absl::StatusOr<std::string> GgufFile::ContentHash() const {
-  std::call_once(impl_->hash_once, [this] { impl_->hash = Sha256Hex(impl_->bytes); });
+  std::call_once(impl_->hash_once, [this] {
+    impl_->hash =
+        Sha256Hex(impl_->bytes, [this](std::span<const std::byte> read) { impl_->Release(read); });
+  });
   return impl_->hash;
 }
 

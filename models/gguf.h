@@ -86,7 +86,7 @@ class GgufFile {
   void ReleasePages() const;
 
   // SHA-256 over the whole file, in lower-case hex: the model's identity. Reads every byte, so it
-  // takes as long as the disk needs; computed once, at the first call.
+  // takes as long as the disk needs, and releases their pages; computed once, at the first call.
   absl::StatusOr<std::string> ContentHash() const;
 
  private:

@@ -3,18 +3,19 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 
 #include "backends/abi/driver_support.h"
 #include "backends/cpu/engine.h"
 #include "backends/cpu/open_plan.h"
 #include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/cpu_count.h"
 #include "backends/kernels/forward.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/model.h"
@@ -35,24 +36,6 @@ void CopyText(std::string_view text, char (&out)[kSize]) {
   std::memcpy(out, text.data(), length);
   out[length] = '\0';
 }
-
-// Computes a file's hash beside whatever else reads the file, so that each page is fetched once.
-class BackgroundHash {
- public:
-  explicit BackgroundHash(const models::GgufFile& file)
-      : thread_([this, &file] { hash_ = file.ContentHash(); }) {}
-  ~BackgroundHash() {
-    if (thread_.joinable()) thread_.join();
-  }
-  absl::StatusOr<std::string> Take() {
-    thread_.join();
-    return std::move(hash_);
-  }
-
- private:
-  absl::StatusOr<std::string> hash_;
-  std::thread thread_;  // last: uses the above
-};
 
 constexpr uint32_t kMaxDecodeCredits = 16;
 constexpr uint32_t kMaxListedTokens = 128;
@@ -88,10 +71,17 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
   ASSIGN_OR_RETURN(const uint64_t weight_bytes, kernels::Model::WeightBytes(*device->file_));
   ASSIGN_OR_RETURN(const OpenPlan plan,
                    MakeOpenPlan(config, model, weight_bytes, AvailableMemory()));
-  std::optional<BackgroundHash> hash;
-  if (plan.hash) hash.emplace(*device->file_);
   device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
-  ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, *device->pool_));
+  absl::StatusOr<std::string> hash = std::string();
+  std::function<void()> hashing;
+  if (plan.hash) hashing = [&] { hash = device->file_->ContentHash(); };
+  // A device of one thread borrows a second one to be ready sooner.
+  std::optional<kernels::ThreadPool> pair;
+  if (plan.hash && plan.threads == 1 && kernels::AvailableCpus() > 1) pair.emplace(2);
+  kernels::ThreadPool& loaders = pair.has_value() ? *pair : *device->pool_;
+  ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, loaders, hashing));
+  pair.reset();
+  RETURN_IF_ERROR(hash.status());
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
   if (plan.populate_kv) {
     device->pool_->Run([&](int worker) {
@@ -104,10 +94,7 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
                    kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
                                             device->kv_memory_.data(), plan.forward));
   reticle_capabilities capabilities = device->Describe(plan);
-  if (hash.has_value()) {
-    ASSIGN_OR_RETURN(const std::string text, hash->Take());
-    CopyText(text, capabilities.model_hash);
-  }
+  CopyText(*hash, capabilities.model_hash);
   // What is packed is not read from the file again.
   device->file_->ReleasePages();
   device->engine_ =

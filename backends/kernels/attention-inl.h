@@ -78,13 +78,16 @@ HWY_INLINE void ForRows(size_t rows, const Function& function) {
 }
 
 // Scores kRows queries against the 16 positions of each of kTiles tiles. kDim: the heads' size, or
-// 0 when it is known at run time only.
+// 0 when it is known at run time only. Meanwhile their values are fetched: tiles of a long context
+// lie far apart, where the hardware does not look ahead.
 template <KvType kType, size_t kRows, size_t kTiles, size_t kDim>
 HWY_INLINE void ScoreTiles(const KvGeometry& kv, const std::byte* const* tiles, const float* q,
                            float* scores) {
   const DF df;
   const size_t dim = kDim != 0 ? kDim : kv.head_dim;
   const size_t scale_bytes = kv.scale_bytes();
+  const size_t key_bytes = kv.key_bytes();
+  const size_t value_bytes_of_dim = (kv.tile_bytes() - key_bytes) / dim;
   for (size_t v = 0; v < kPanelVecs; ++v) {
     VF sums[kTiles][kRows];
     RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
@@ -94,6 +97,7 @@ HWY_INLINE void ScoreTiles(const KvGeometry& kv, const std::byte* const* tiles, 
       VF keys[kTiles];
       RETICLE_UNROLL for (size_t i = 0; i < kTiles; ++i) {
         keys[i] = LoadElements<kType>(tiles[i] + scale_bytes, d * kTilePositions + v * kLanes);
+        if (v == 0) __builtin_prefetch(tiles[i] + key_bytes + d * value_bytes_of_dim);
       }
       RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
         const VF query = hn::Set(df, q[r * dim + d]);
@@ -128,13 +132,17 @@ HWY_INLINE void ScoreTiles(const KvGeometry& kv, const std::byte* const* tiles, 
 }
 
 // sums[r][d] += weights[r][p] * V[p][d] for the `count` first positions of a step's tiles and kVecs
-// vectors of d, in the order of positions.
+// vectors of d, in the order of positions. Meanwhile the keys of the `next` step's tiles are
+// fetched.
 template <KvType kType, size_t kRows, size_t kVecs>
-HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* const* tiles, size_t d,
-                          size_t count, const float* weights, size_t padded, float* sums) {
+HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* const* tiles,
+                          const std::byte* const* next, size_t d, size_t count,
+                          const float* weights, size_t padded, float* sums) {
   const DF df;
   const size_t value_bytes = kv.key_bytes() + kv.scale_bytes();
   const size_t groups = kv.head_dim / 32;
+  // A position's part of a tile's keys, by 32 dimensions.
+  const size_t key_part = kv.key_bytes() / (kTilePositions * std::max<size_t>(groups, 1));
   VF acc[kRows][kVecs];
   RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
@@ -144,6 +152,7 @@ HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* const* tiles, s
   for (size_t p = 0; p < count; ++p) {
     const std::byte* tile = tiles[p / kTilePositions];
     const size_t in_tile = p % kTilePositions;
+    __builtin_prefetch(next[p / kTilePositions] + (d / 32 * kTilePositions + in_tile) * key_part);
     VF values[kVecs];
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
       values[v] = LoadElements<kType>(tile + value_bytes, in_tile * padded + d + v * kLanes);
@@ -243,6 +252,11 @@ HWY_INLINE void AttendRange(const KvGeometry& kv, const std::byte* pool, const u
     for (size_t t = 0; t < tile_count; ++t) {
       tiles[t] = pool + kv.TileOffset(blocks, layer, head, start + t * kTilePositions);
     }
+    const std::byte* next[kStepTiles];
+    for (size_t t = 0; t < tile_count; ++t) {
+      const size_t position = start + kStep + t * kTilePositions;
+      next[t] = position < end ? pool + kv.TileOffset(blocks, layer, head, position) : tiles[t];
+    }
     // The last position of the first token that sees this step, and the rows from there on.
     const size_t blind =
         rows.first_position >= start ? 0 : std::min(rows.tokens, start - rows.first_position);
@@ -272,10 +286,10 @@ HWY_INLINE void AttendRange(const KvGeometry& kv, const std::byte* pool, const u
       float* values = sums.values + (first_row + r) * padded;
       size_t d = 0;
       for (; d + 32 <= padded; d += 32) {
-        AddValues<kType, kRows, kWide>(kv, tiles, d, count, weights, padded, values);
+        AddValues<kType, kRows, kWide>(kv, tiles, next, d, count, weights, padded, values);
       }
       for (; d < padded; d += kLanes) {
-        AddValues<kType, kRows, 1>(kv, tiles, d, count, weights, padded, values);
+        AddValues<kType, kRows, 1>(kv, tiles, next, d, count, weights, padded, values);
       }
     };
     ForRows(count_rows - first_row, add);

@@ -1,7 +1,9 @@
 #include "backends/kernels/model.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -17,6 +19,9 @@ using models::GgufTensor;
 using models::LlamaConfig;
 using models::LlamaLayerWeights;
 using models::LlamaWeights;
+
+// Panels that are packed between two looks at what is left.
+constexpr size_t kRunPanels = 16;
 
 uint64_t BytesOf(const GgufTensor& tensor) {
   return PackedBytes(FormatOf(tensor.type), tensor.rows(), tensor.shape[0]);
@@ -44,20 +49,52 @@ absl::Status CheckFinite(const GgufTensor& tensor) {
   return absl::OkStatus();
 }
 
-// Packs all matrices, every worker its panels of each.
+// A run of panels of one matrix.
+struct Run {
+  size_t matrix;
+  size_t first;
+  size_t end;
+};
+
+// The runs that a worker packs unless another one has time before it: its panels of each matrix, so
+// that it is the first to touch what it will read.
+std::vector<Run> RunsOf(const std::vector<PackedMatrix>& packed, int worker, int workers) {
+  std::vector<Run> runs;
+  for (size_t i = 0; i < packed.size(); ++i) {
+    const auto [first, end] = StaticRange(packed[i].panels, worker, workers);
+    for (size_t at = first; at < end; at += kRunPanels) {
+      runs.push_back({i, at, std::min(at + kRunPanels, end)});
+    }
+  }
+  return runs;
+}
+
+// Packs all matrices with all workers; the last one calls `beside` first.
 absl::Status PackAll(const std::vector<const GgufTensor*>& tensors,
-                     const std::vector<PackedMatrix>& packed, ThreadPool& pool) {
+                     const std::vector<PackedMatrix>& packed, ThreadPool& pool,
+                     const std::function<void()>& beside) {
   constexpr uint64_t kNone = ~uint64_t{0};
+  const int workers = pool.threads();
+  std::vector<std::vector<Run>> runs;
+  for (int worker = 0; worker < workers; ++worker) {
+    runs.push_back(RunsOf(packed, worker, workers));
+  }
+  std::vector<std::atomic<size_t>> taken(workers);
   std::atomic<uint64_t> bad{kNone};  // tensor index << 32 | row, the smallest
   pool.Run([&](int worker) {
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      const auto [first, end] = StaticRange(packed[i].panels, worker, pool.threads());
-      const std::optional<size_t> row =
-          PackPanels(tensors[i]->type, tensors[i]->data.data(), first, end, packed[i]);
-      if (!row.has_value()) continue;
-      const uint64_t place = static_cast<uint64_t>(i) << 32 | *row;
-      uint64_t seen = bad.load();
-      while (place < seen && !bad.compare_exchange_weak(seen, place)) {
+    if (worker == workers - 1 && beside) beside();
+    for (int turn = 0; turn < workers; ++turn) {
+      const int owner = (worker + turn) % workers;
+      for (size_t next = taken[owner]++; next < runs[owner].size(); next = taken[owner]++) {
+        const Run& run = runs[owner][next];
+        const GgufTensor& tensor = *tensors[run.matrix];
+        const std::optional<size_t> row =
+            PackPanels(tensor.type, tensor.data.data(), run.first, run.end, packed[run.matrix]);
+        if (!row.has_value()) continue;
+        const uint64_t place = static_cast<uint64_t>(run.matrix) << 32 | *row;
+        uint64_t seen = bad.load();
+        while (place < seen && !bad.compare_exchange_weak(seen, place)) {
+        }
       }
     }
   });
@@ -76,7 +113,8 @@ absl::StatusOr<uint64_t> Model::WeightBytes(const models::GgufFile& file) {
   return bytes;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool) {
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool,
+                                                   const std::function<void()>& beside) {
   std::unique_ptr<Model> model(new Model());
   ASSIGN_OR_RETURN(model->config_, models::ReadLlamaConfig(file));
   ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, model->config_));
@@ -92,7 +130,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file,
     packed.push_back(LayOutMatrix(FormatOf(tensor->type), tensor->rows(), tensor->shape[0], at));
     at += BytesOf(*tensor);
   }
-  RETURN_IF_ERROR(PackAll(tensors, packed, pool));
+  RETURN_IF_ERROR(PackAll(tensors, packed, pool, beside));
 
   size_t next = 0;
   for (const LlamaLayerWeights& layer : weights.layers) {

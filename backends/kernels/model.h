@@ -4,6 +4,7 @@
 #define RETICLE_BACKENDS_KERNELS_MODEL_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -30,9 +31,11 @@ class Model {
   static absl::StatusOr<uint64_t> WeightBytes(const models::GgufFile& file);
   // Packs the weights of `file`, which must outlive the model, with the threads of `pool`. The
   // errors of ReadLlamaConfig and BindLlamaWeights; INVALID_ARGUMENT naming tensor and row for a
-  // weight that is not finite; RESOURCE_EXHAUSTED.
-  static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file,
-                                                     ThreadPool& pool);
+  // weight that is not finite; RESOURCE_EXHAUSTED. `beside`, unless empty, is called once by the
+  // last worker before it helps to pack: what else wants to be done with the file. It may not be
+  // called when there is an error.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file, ThreadPool& pool,
+                                                     const std::function<void()>& beside = {});
 
   // A model of matrices that are packed already, in memory that outlives it. `embedding` is of a
   // format of device images, one row a token.

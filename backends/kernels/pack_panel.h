@@ -1,6 +1,5 @@
-// The quick way from a file's blocks to a panel, for the types that most models have: words are
-// moved, values are not taken apart. What it writes is bit for bit what PackPanels writes row by
-// row.
+// The quick way from a file's quantised blocks to a panel: words are moved, values are not taken
+// apart. What it writes is bit for bit what PackPanels writes row by row.
 #ifndef RETICLE_BACKENDS_KERNELS_PACK_PANEL_H_
 #define RETICLE_BACKENDS_KERNELS_PACK_PANEL_H_
 
@@ -12,8 +11,8 @@
 namespace reticle::backends::kernels {
 
 // Packs the kPanelRows rows of panel `panel`, which lie one behind the other at `rows`. Returns
-// false, the panel being undefined, for a type that has no quick way and when a scale is not
-// finite. Different panels may be packed by different threads.
+// false, the panel being undefined, for float types and when a scale is not finite. Different
+// panels may be packed by different threads.
 bool PackWholePanel(models::TensorType type, const std::byte* rows, size_t panel,
                     const PackedMatrix& matrix);
 

@@ -14,7 +14,11 @@ using models::TensorType;
 
 constexpr size_t kColumns = 768;
 constexpr TensorType kQuick[] = {TensorType::kQ8_0, TensorType::kQ4_0, TensorType::kQ4_1,
-                                 TensorType::kQ4_K};
+                                 TensorType::kQ5_0, TensorType::kQ5_1, TensorType::kQ4_K,
+                                 TensorType::kQ5_K, TensorType::kQ6_K};
+
+// The byte of a block that holds the exponent of its scale.
+size_t ScaleByte(TensorType type) { return type == TensorType::kQ6_K ? 209 : 1; }
 
 // Random blocks, all of whose scales are finite.
 std::vector<std::byte> RandomRows(TensorType type, size_t rows) {
@@ -23,7 +27,7 @@ std::vector<std::byte> RandomRows(TensorType type, size_t rows) {
   std::mt19937 random(7);
   for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
   for (size_t at = 0; at < bytes.size(); at += traits.bytes) {
-    for (const size_t half : {1, 3}) bytes[at + half] &= std::byte{0xbb};
+    for (const size_t half : {size_t{3}, ScaleByte(type)}) bytes[at + half] &= std::byte{0xbb};
   }
   return bytes;
 }
@@ -55,13 +59,14 @@ TEST(PackPanelTest, WholePanelsAreThoseThatArePackedRowByRow) {
     };
     const PackedMatrix& a = quick.matrix;
     const PackedMatrix& b = slow.matrix;
-    const bool super = type == TensorType::kQ4_K;
+    const bool super = models::Traits(type).elements == 256;
     compare(a.values + a.values_stride, b.values + b.values_stride, a.values_stride, 4);
     compare(a.scales + a.scales_stride, b.scales + b.scales_stride, a.scales_stride, super ? 1 : 2);
     compare(a.mins + a.mins_stride, b.mins + b.mins_stride, a.mins_stride, super ? 1 : 2);
     if (!super) continue;
     const size_t supers = kColumns / 256 * kPanelRows * 2;
     compare(a.super_scales + a.super_stride, b.super_scales + b.super_stride, supers, 2);
+    if (type == TensorType::kQ6_K) continue;
     compare(a.super_mins + a.super_stride, b.super_mins + b.super_stride, supers, 2);
   }
 }
@@ -71,17 +76,17 @@ TEST(PackPanelTest, AScaleThatIsNotFiniteIsFoundInItsRow) {
     const models::TensorTypeTraits traits = models::Traits(type);
     std::vector<std::byte> rows = RandomRows(type, 2 * kPanelRows);
     const size_t row_bytes = kColumns / traits.elements * traits.bytes;
-    rows[21 * row_bytes + 2 * traits.bytes + 1] |= std::byte{0x7c};
+    rows[21 * row_bytes + 2 * traits.bytes + ScaleByte(type)] |= std::byte{0x7c};
     Packed packed(type, 2 * kPanelRows);
     EXPECT_EQ(PackPanels(type, rows.data(), 0, 2, packed.matrix), 21u)
         << models::TensorTypeName(type);
   }
 }
 
-TEST(PackPanelTest, OtherTypesHaveNoQuickWay) {
-  const std::vector<std::byte> rows = RandomRows(TensorType::kQ5_0, kPanelRows);
-  Packed packed(TensorType::kQ5_0, kPanelRows);
-  EXPECT_FALSE(PackWholePanel(TensorType::kQ5_0, rows.data(), 0, packed.matrix));
+TEST(PackPanelTest, FloatsHaveNoQuickWay) {
+  const std::vector<std::byte> rows(kPanelRows * kColumns * 2);
+  Packed packed(TensorType::kF16, kPanelRows);
+  EXPECT_FALSE(PackWholePanel(TensorType::kF16, rows.data(), 0, packed.matrix));
 }
 
 }  // namespace

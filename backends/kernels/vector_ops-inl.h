@@ -19,12 +19,24 @@ namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 // Sums 16 lanes in the order that every target uses.
 HWY_INLINE float SumOf16(const VF (&sums)[kPanelVecs]) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+#if HWY_TARGET == HWY_AVX3
+  const __m256 eight =
+      _mm256_add_ps(_mm512_castps512_ps256(sums[0].raw), _mm512_extractf32x8_ps(sums[0].raw, 1));
+#else
+  const __m256 eight = _mm256_add_ps(sums[0].raw, sums[1].raw);
+#endif
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
   HWY_ALIGN float lanes[16];
   for (size_t v = 0; v < kPanelVecs; ++v) hn::Store(sums[v], DF(), lanes + v * kLanes);
   for (size_t width = 8; width > 0; width /= 2) {
     for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
+#endif
 }
 
 HWY_INLINE void RmsNormInline(const float* x, const float* weight, size_t size, float epsilon,

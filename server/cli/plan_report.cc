@@ -180,25 +180,45 @@ void AppendProfile(std::string& out, const PlannedProfile& planned) {
   out += "}";
 }
 
-std::string HowSure(const PlannedProfile& planned) {
-  const PlanAnswer& answer = planned.answer;
-  std::string text =
-      absl::StrFormat("  %s: %d requests over %.0f s in %d runs.", planned.name,
-                      answer.plan->requests, answer.plan->seconds, answer.plan->runs);
-  if (answer.plan->overloaded) text += " These cards cannot keep up: requests pile up.";
-  if (!answer.fewer.has_value()) return text + "\n";
-  const PlanEvaluation& fewer = *answer.fewer;
-  text += absl::StrFormat(" With %d: ", fewer.cards);
-  const char* separator = "";
-  for (const JudgedSlo& judged : fewer.slos) {
+// "goodput 98.10 +-0.4 %, goodput>=99% is missed", of all bounds that are not kept.
+std::string NotKept(const PlanEvaluation& evaluation) {
+  std::string text;
+  for (const JudgedSlo& judged : evaluation.slos) {
     if (judged.verdict == PlanVerdict::kKept) continue;
-    text += absl::StrFormat("%s%s %s, %s is %s", separator, judged.slo.metric,
+    text += absl::StrFormat("%s%s %s, %s is %s", text.empty() ? "" : "; ", judged.slo.metric,
                             MetricCell(judged.slo.metric, judged.value), judged.slo.text,
                             PlanVerdictName(judged.verdict));
-    separator = "; ";
   }
-  if (fewer.overloaded) text += ": overloaded";
-  return text + ".\n";
+  return text;
+}
+
+const char* CardsWord(uint32_t cards) { return cards == 1 ? "card" : "cards"; }
+
+std::string HowSure(const PlannedProfile& planned) {
+  const PlanEvaluation& plan = *planned.answer.plan;
+  const std::string cards = absl::StrFormat("%d %s", plan.cards, CardsWord(plan.cards));
+  const std::string base =
+      absl::StrFormat("%d requests over %.0f s in %d runs", plan.requests, plan.seconds, plan.runs);
+  std::string text = "  " + planned.name + ": ";
+  if (plan.slos.empty()) {
+    text += cards + ", " + base;
+  } else if (plan.verdict == PlanVerdict::kKept) {
+    text += absl::StrFormat("95 %% sure that the bounds are kept by %s: %s", cards, base);
+  } else if (plan.verdict == PlanVerdict::kMissed) {
+    text += absl::StrFormat("the bounds are not kept by %s: %s; %s", cards, NotKept(plan), base);
+  } else {
+    text +=
+        absl::StrFormat("not sure that the bounds are kept by %s: %s; %s; more --requests decide",
+                        cards, NotKept(plan), base);
+  }
+  if (plan.overloaded) text += "; these cannot keep up: requests pile up";
+  text += ".\n";
+  if (!planned.answer.fewer.has_value()) return text;
+  const PlanEvaluation& fewer = *planned.answer.fewer;
+  return text + absl::StrFormat(
+                    "  %s: %d %s: %s%s.\n", planned.name, fewer.cards,
+                    fewer.verdict == PlanVerdict::kMissed ? "would not do" : "might do, not sure",
+                    NotKept(fewer), fewer.overloaded ? "; overloaded" : "");
 }
 
 }  // namespace

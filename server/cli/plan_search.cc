@@ -23,6 +23,7 @@ constexpr uint32_t kAloneRequests = 500;
 constexpr uint32_t kMostRequests = 200'000;
 // A run lasts so many times as long as a request, so that its beginning and its end do not matter.
 constexpr double kLifetimes = 30;
+constexpr double kLeastSeconds = 3;
 constexpr double kWarmUpShare = 0.2;
 constexpr double kNsPerS = 1e9;
 
@@ -80,7 +81,7 @@ class Planner {
     const double e2e_s = alone_.Value("e2e.mean").value_or(0) / kNsPerS;
     requests_ = options_.requests;
     if (std::isfinite(e2e_s)) {
-      const double wanted = kLifetimes * traffic_.rate * e2e_s;
+      const double wanted = traffic_.rate * std::max(kLifetimes * e2e_s, kLeastSeconds);
       requests_ = static_cast<uint32_t>(
           std::min<double>(kMostRequests, std::max<double>(requests_, std::ceil(wanted))));
     }
@@ -182,8 +183,8 @@ class Planner {
     if (plan.verdict != PlanVerdict::kMissed) {
       answer->plan = std::move(plan);
     } else {
-      answer->impossible =
-          absl::StrFormat("%d cards do not keep the bounds: %s", most, WhatIsMissed(plan));
+      answer->impossible = absl::StrFormat("the bounds are not kept by %d %s: %s", most,
+                                           most == 1 ? "card" : "cards", WhatIsMissed(plan));
       answer->fewer = std::move(plan);
     }
     return absl::OkStatus();

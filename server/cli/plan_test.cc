@@ -159,7 +159,7 @@ TEST(PlanSimulationTest, KvMemoryBoundsWhatRunsAtOnce) {
 
 TEST(PlanSearchTest, MoreTrafficNeedsNoFewerCardsAndLooserBoundsNoMore) {
   uint32_t before = 0;
-  for (const double rate : {40, 350}) {
+  for (const double rate : {40, 240}) {
     const auto plan = MakePlan(Options({"ttft=15ms"}), Traffic(rate, 500, 20));
     ASSERT_TRUE(plan.ok()) << plan.status();
     ASSERT_TRUE(plan->plan.has_value()) << plan->impossible;
@@ -181,9 +181,9 @@ TEST(PlanSearchTest, MoreTrafficNeedsNoFewerCardsAndLooserBoundsNoMore) {
 TEST(PlanSearchTest, TheSameSeedGivesTheSamePlanOnAnyNumberOfThreads) {
   PlanOptions options = Options({"ttft=20ms,tpot=200us"});
   options.threads = 1;
-  const auto one = MakePlan(options, Traffic(300, 500, 20));
+  const auto one = MakePlan(options, Traffic(120, 500, 20));
   options.threads = 3;
-  const auto three = MakePlan(options, Traffic(300, 500, 20));
+  const auto three = MakePlan(options, Traffic(120, 500, 20));
   ASSERT_TRUE(one.ok() && three.ok()) << one.status();
   ASSERT_TRUE(one->plan.has_value() && three->plan.has_value());
   EXPECT_EQ(one->plan->cards, three->plan->cards);
@@ -211,10 +211,10 @@ TEST(PlanSearchTest, LimitsThatNoNumberOfCardsBettersAreNamed) {
     EXPECT_THAT(plan->impossible, HasSubstr(one.says));
   }
   PlanOptions few = Options({"ttft=100ms"});
-  few.max_cards = 2;
-  const auto plan = MakePlan(few, Traffic(1000, 500, 20));
+  few.max_cards = 1;
+  const auto plan = MakePlan(few, Traffic(300, 500, 20));
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_THAT(plan->impossible, HasSubstr("2 cards do not keep the bounds: goodput"));
+  EXPECT_THAT(plan->impossible, HasSubstr("the bounds are not kept by 1 card: goodput"));
 }
 
 TEST(PlanSearchTest, ADeviceThatCannotBeSimulatedSaysSo) {
@@ -407,7 +407,7 @@ TEST(PlanReportTest, BothFormsShowTheFigures) {
   EXPECT_THAT(table, HasSubstr("nvidia-h100"));
   EXPECT_THAT(table, HasSubstr("undecided: 100.00 +-1.5 %"));
   EXPECT_THAT(table, HasSubstr("10.0 ms"));
-  EXPECT_THAT(table, HasSubstr("With 1: goodput 0.00 +-1.5 %, goodput>=99% is missed"));
+  EXPECT_THAT(table, HasSubstr("1 would not do: goodput 0.00 +-1.5 %, goodput>=99% is missed"));
   EXPECT_THAT(table, HasSubstr("lame: it lacks a \"rate\""));
   EXPECT_THAT(table, HasSubstr("slow: impossible: TTFT floor"));
   const std::string json = PlanJson(report);

@@ -141,6 +141,11 @@ void Process::OpenContext() {
   options.listener = telemetry_.get();
   options.public_metrics = options_.public_metrics;
   options.queue_size = [this] { return WaitingRequests(); };
+  options.current_adapter = [this]() -> std::string {
+    LoadedModel* const model = live_.load(std::memory_order_acquire);
+    if (model == nullptr) return "";
+    return model->AdaptersOn(*model->groups().front()->cards().front().engine);
+  };
   context_.emplace(std::move(options), Clock::Monotonic(), parts_.server_probe);
 }
 

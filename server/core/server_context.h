@@ -39,6 +39,8 @@ class ServerContext {
     bool public_metrics = true;
     // Requests that wait for a device; empty function: not known.
     std::function<int64_t()> queue_size;
+    // Names of the adapters on the first device, separated by commas; empty function: none.
+    std::function<std::string()> current_adapter;
     // Who may use the server; null: everybody. Must outlive the context.
     Gate* gate = nullptr;
     // Who is told what became of requests; null: nobody. Must outlive the context.

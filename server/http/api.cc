@@ -225,7 +225,11 @@ absl::StatusOr<Reply> TaalasHealth(const ServerContext& context) {
   Reply reply;
   reply.body = R"({"status":"healthy","queue_size":)";
   AppendInt(reply.body, context.options().queue_size ? context.options().queue_size() : 0);
-  reply.body.append(R"(,"current_adapter":"none"})");
+  const auto& current_adapter = context.options().current_adapter;
+  const std::string adapter = current_adapter ? current_adapter() : "";
+  reply.body.append(R"(,"current_adapter":)");
+  AppendJsonString(reply.body, adapter.empty() ? "none" : adapter);
+  reply.body.push_back('}');
   return reply;
 }
 

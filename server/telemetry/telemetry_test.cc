@@ -130,7 +130,9 @@ RequestSummary Finished() {
   return summary;
 }
 
-std::string_view Text(simdjson::simdjson_result<element> value) { return value.get_string().value(); }
+std::string_view Text(simdjson::simdjson_result<element> value) {
+  return value.get_string().value();
+}
 
 bool IsHex(std::string_view text, size_t digits) {
   return text.size() == digits && text.find_first_not_of("0123456789abcdef") == text.npos &&
@@ -178,8 +180,7 @@ TEST(OtlpJsonTest, IsTheMappingOfOtlp) {
   element root;
   ASSERT_EQ(parser.parse(body).get(root), simdjson::SUCCESS) << body;
   const element resource = root["resourceSpans"].at(0);
-  EXPECT_EQ(Text(resource["resource"]["attributes"].at(0)["value"]["stringValue"]),
-            "reticle");
+  EXPECT_EQ(Text(resource["resource"]["attributes"].at(0)["value"]["stringValue"]), "reticle");
   const element scope = resource["scopeSpans"].at(0);
   EXPECT_EQ(Text(scope["scope"]["version"]), "1.2");
   const auto spans = scope["spans"].get_array().value();

@@ -142,8 +142,12 @@ for (const overlay of overlays) {
       assert.match(container.image, /:[^:]+$/);
       assert.doesNotMatch(container.image, /:latest$/);
     }
-    const preStop = Number(pod.containers[0].lifecycle.preStop.exec.command[1]);
-    const drain = Number(/drain_timeout_s = (\d+)/.exec(configOf(objects).data["reticle.toml"])[1]);
+    const config = configOf(objects).data["reticle.toml"];
+    const hook = pod.containers[0].lifecycle.preStop.exec.command;
+    assert.deepEqual(hook.slice(0, 3), ["reticle", "drain", "--admin"]);
+    assert.ok(config.includes(`[admin]\nlisten = "${hook[3]}"`), hook[3]);
+    const preStop = Number(hook[hook.indexOf("--delay-ms") + 1]) / 1000;
+    const drain = Number(/drain_timeout_s = (\d+)/.exec(config)[1]);
     assert.ok(pod.terminationGracePeriodSeconds >= preStop + drain + 5);
     assert.ok(objects.every((object) => object.kind !== "Secret"), "secrets do not belong here");
   });

@@ -75,7 +75,7 @@ def shape(data):
     text = (head + b"\r\n\r\n" + body).decode()
     for pattern, place in [
             (r"Date: [^\r]*", "Date"), (r"Content-Length: \d+", "Content-Length"),
-            (r"[0-9a-f]{32}", "ID"), (r'"created":\d{10}', "CREATED"), (r'"fp_[0-9a-f]{12}"', "FP"),
+            (r"00-[0-9a-f]{32}-[0-9a-f]{16}-", "TRACE-"), (r"[0-9a-f]{32}", "ID"), (r'"created":\d{10}', "CREATED"), (r'"fp_[0-9a-f]{12}"', "FP"),
             (r'"model":"[^"]*"', "MODEL"), (r'"(content|text)":"(?:[^"\\]|\\.)+"', r"\1"),
             (r'"(prompt|cached)_tokens":\d+', r"\1"), (r'"total_tokens":\d+', "TOTAL"),
             (r'_(ms|mj)":\d+\.\d{3}', r"_\1")]:

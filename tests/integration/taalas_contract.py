@@ -41,6 +41,59 @@ GENERATE_REQUEST = {
         "ignore_eos": FLAG,
     },
 }
+STOP = {"anyOf": [{"type": "array", "items": TEXT}, TEXT, {"type": "null"}]}
+TEMPERATURE = {"type": "number", "minimum": 0, "maximum": 2}
+TOP_P = nullable({"type": "number", "minimum": 0, "maximum": 1})
+PENALTY = nullable({"type": "number", "minimum": -2, "maximum": 2})
+V1_CHAT_REQUEST = {
+    "type": "object",
+    "required": ["model"],
+    "properties": {
+        "model": TEXT,
+        "messages": {"type": "array", "items": {
+            "type": "object", "required": ["role"],
+            "properties": {"role": TEXT,
+                           "content": {"anyOf": [TEXT, {"type": "array",
+                                                        "items": {"type": "object"}}]}}}},
+        "temperature": TEMPERATURE,
+        "top_p": TOP_P,
+        "n": nullable({"type": "integer", "minimum": 1}),
+        "stream": nullable(FLAG),
+        "stop": STOP,
+        "max_tokens": nullable(COUNT),
+        "max_completion_tokens": nullable(COUNT),
+        "presence_penalty": PENALTY,
+        "frequency_penalty": PENALTY,
+        "logit_bias": nullable({"type": "object"}),
+        "user": nullable(TEXT),
+        "tools": nullable(OBJECTS),
+        "tool_choice": nullable(TEXT),
+        "logprobs": FLAG,
+        "top_logprobs": {"type": "integer", "minimum": 0, "maximum": 20},
+        "stream_options": nullable(STREAM_OPTIONS),
+        "ignore_eos": FLAG,
+    },
+}
+V1_COMPLETIONS_REQUEST = {
+    "type": "object",
+    "required": ["model", "prompt"],
+    "properties": {
+        "model": TEXT,
+        "prompt": {"anyOf": [TEXT, {"type": "array", "items": TEXT},
+                             {"type": "array", "items": {"type": "integer"}},
+                             {"type": "array", "items": {"type": "array",
+                                                         "items": {"type": "integer"}}}]},
+        "stream": FLAG,
+        "echo": nullable(FLAG),
+        "max_tokens": COUNT,
+        "stream_options": nullable(STREAM_OPTIONS),
+        "logprobs": nullable({"type": "integer", "minimum": 0, "maximum": 5}),
+        "temperature": TEMPERATURE,
+        "stop": STOP,
+        "top_p": TOP_P,
+        "ignore_eos": FLAG,
+    },
+}
 HEALTH = {"type": "object", "required": ["status", "queue_size", "current_adapter"],
           "properties": {"status": TEXT, "queue_size": {"type": "integer"}, "current_adapter": TEXT}}
 VALIDATION_ERROR = {

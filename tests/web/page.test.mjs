@@ -276,9 +276,14 @@ const tests = {
   async 'an audit of accessibility finds nothing, in both themes, on a desk and a phone'() {
     for (const [width, height, scheme] of [[1280, 860, 'light'], [1280, 860, 'dark'], [390, 844, 'light'], [390, 844, 'dark']]) {
       await open(canned.url, width, height, scheme);
+      // Without a theme that an earlier test chose.
+      await page.evaluate(() => localStorage.clear());
+      await page.reload();
       await modelsListed();
       await page.evaluate(axe);
       const audit = async (what) => {
+        assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), scheme);
+        await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))));
         const found = await page.evaluate(async () => (await globalThis.axe.run(document, { resultTypes: ['violations'] })).violations
           .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 160)} ${node.failureSummary}`)));
         assert.deepEqual(found, [], `${what}, ${scheme}, ${width} wide`);

@@ -61,7 +61,8 @@ Work PrefillWork(const WorkCounts& counts, uint64_t tokens, uint64_t step_tokens
     const uint64_t end = std::min(tokens, fed + step_tokens);
     work.bytes += static_cast<double>(counts.layer_bytes) +
                   static_cast<double>(end * counts.kv_bytes + (end - fed) * counts.row_bytes);
-    looks += static_cast<double>(end * (end + 1) / 2 - fed * (fed + 1) / 2);
+    const uint64_t of_step = end * (end + 1) / 2 - fed * (fed + 1) / 2;
+    looks += static_cast<double>(of_step);
     fed = end;
   }
   work.bytes += static_cast<double>(counts.output_bytes);

@@ -133,7 +133,7 @@ class EvilCard {
       entry.token = static_cast<uint32_t>(Number());
       entry.logprob = Pick(2) == 0 ? std::numeric_limits<float>::quiet_NaN() : -1.0f;
     }
-    completions_.Push(cell, top, Pick(20) == 0 ? std::string("\xff\x00 \"evil\x80", 10) : "");
+    completions_.Push(cell, top, Pick(20) == 0 ? std::string("\xff\x00 \"evil\x80", 9) : "");
   }
 
   void Falsify(CompletionCell* cell) {

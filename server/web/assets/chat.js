@@ -76,7 +76,8 @@ async function loadModels() {
     const lead = $('lead');
     lead.replaceChildren(`${error.message} `);
     if (error.status === 401) {
-      lead.append(h('button', { type: 'button', class: 'text-button', onclick: () => panel.open('key') }, 'Enter a key'));
+      lead.append(h('button', { type: 'button', class: 'text-button', onclick: () => panel.open('key') }, 'Enter a key'),
+        ', or ', h('a', { href: '/apply' }, 'apply for one'), '.');
     } else {
       lead.append(h('button', { type: 'button', class: 'text-button', onclick: loadModels }, 'Try again'));
     }
