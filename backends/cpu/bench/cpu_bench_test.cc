@@ -1,7 +1,9 @@
 #include "backends/cpu/bench/cpu_bench.h"
 
+#include "backends/cpu/bench/device_runner.h"
 #include "backends/cpu/bench/memory_model.h"
 #include "backends/cpu/bench/peak_kernels.h"
+#include "backends/kernels/aligned_memory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/synthetic.h"
@@ -96,6 +98,15 @@ TEST(CpuBenchTest, WhatCannotBeMeasuredIsRefusedWithTheNumbers) {
   options = Quick(model);
   options.model = "/nowhere.gguf";
   EXPECT_THAT(refusal(), HasSubstr("/nowhere.gguf"));
+}
+
+TEST(CpuBenchTest, PopulatedMemoryIsThisProcessesOwn) {
+  constexpr uint64_t kBytes = uint64_t{32} << 20;
+  const auto memory = kernels::AlignedMemory::Allocate(kBytes);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const uint64_t before = ReadResidentMemory().anonymous;
+  memory->Populate(0, kBytes);
+  EXPECT_GE(ReadResidentMemory().anonymous, before + kBytes * 9 / 10);
 }
 
 TEST(CpuBenchTest, ReadingSeesEveryByteAndKernelsOfThisCpuRun) {
