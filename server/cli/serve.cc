@@ -26,6 +26,7 @@ namespace {
 
 constexpr int64_t kPollMs = 20;
 constexpr int64_t kTickMs = 200;
+constexpr int64_t kSettleMs = 100;
 constexpr int64_t kNsPerMs = 1'000'000;
 // For clients whose connections were accepted last to send their requests, and be told to go.
 constexpr int64_t kLastConnectionsMs = 1000;
@@ -279,6 +280,10 @@ void Process::WaitFor(int64_t limit_ms, const Done& done) {
     if (event != Control::Event::kTerminate && event != Control::Event::kInterrupt) continue;
     // The first signal after an order of the admin listener asks for what happens already.
     if (++signals_ < 2) continue;
+    // A request whose reply has just gone out is not cut off.
+    for (int64_t waited_ms = 0; Busy() > 0 && waited_ms < kSettleMs; waited_ms += kPollMs) {
+      control_.Wait(kPollMs);
+    }
     if (Busy() == 0) return;
     LogWarning("second signal: %d requests are cut off", Busy());
     Leave(130);
