@@ -71,7 +71,7 @@ void MatMulTarget(const PackedMatrix& w, size_t first, size_t end, const Activat
   MatMulBy<false>(w, first, end, x, tokens, out, out_stride, add);
 }
 
-bool NeedsWideTarget(int vnni_bits) { return kHasTiles && !UsesVnni(vnni_bits); }
+bool NeedsWideTarget([[maybe_unused]] int vnni_bits) { return kHasTiles && !UsesVnni(vnni_bits); }
 
 const char* TargetName(int vnni_bits) {
 #if HWY_TARGET == HWY_AVX3
