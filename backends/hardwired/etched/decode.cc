@@ -11,6 +11,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // Highway's headers come after foreach_target.h.
 #include "backends/hardwired/etched/attention-inl.h"
+#include "backends/hardwired/etched/product-inl.h"
 #include "backends/kernels/attention-inl.h"
 #include "backends/kernels/matmul-inl.h"
 #include "backends/kernels/vector_ops-inl.h"
@@ -51,9 +52,6 @@ struct Shape {
   static constexpr size_t kKvDim = kKvHeads * kHeadDim;
 };
 
-// Panels that are computed side by side, so that their sums do not wait for each other.
-inline constexpr size_t kTogether = k::kPanelVecs == 1 ? 2 : 1;
-
 template <class F, bool kVnni, size_t kColumns, size_t kPanels>
 HWY_INLINE void Tile(const PackedMatrix& w, size_t panel, const QuantizedRows& x, float* out,
                      bool add) {
@@ -90,9 +88,9 @@ template <bool kVnni, size_t kColumns>
 HWY_INLINE void Product(const PackedMatrix& w, const QuantizedRows& x, float* out, bool add) {
   switch (w.format) {
     case PackedFormat::kThreeBit:
-      return ProductOf<k::Format<PackedFormat::kThreeBit>, kVnni, kColumns>(w, x, out, add);
+      return SuperProduct<k::Format<PackedFormat::kThreeBit>, kVnni, kColumns>(w, x, out, add);
     case PackedFormat::kSixBit:
-      return ProductOf<k::Format<PackedFormat::kSixBit>, kVnni, kColumns>(w, x, out, add);
+      return SuperProduct<k::Format<PackedFormat::kSixBit>, kVnni, kColumns>(w, x, out, add);
     default:
       return ProductOf<k::Format<PackedFormat::kInt8>, kVnni, kColumns>(w, x, out, add);
   }
