@@ -1,7 +1,7 @@
-// Products of weights in 3 and 6 bits with one token, for row sizes that are compile-time constants.
-// The bits of kernels' MatMul. What a group's sum begins with is made once for all rows, and the
-// half-precision scales are read once for 256 columns. Without VNNI the products of a group are
-// summed in 16 bits and widened once: the offset of the codes goes into what the sums begin with,
+// Products of weights in 3 and 6 bits with one token, for row sizes that are compile-time
+// constants. The bits of kernels' MatMul. What a group's sums begin with is made once for all rows,
+// and the half-precision scales are read once for 256 columns. Without VNNI the products of a group
+// are summed in 16 bits and widened once: the offset of the codes is in what the sums begin with,
 // so that each ends within 16 bits, wherever it wraps around on its way. Included once for every
 // target by Highway.
 #if defined(RETICLE_BACKENDS_HARDWIRED_ETCHED_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -13,7 +13,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
+#include "backends/hardwired/etched/spread_matrix.h"
 #include "backends/kernels/matmul-inl.h"
 #include "hwy/highway.h"
 
@@ -26,142 +28,180 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Panels that are computed side by side, so that their sums do not wait for each other.
 inline constexpr size_t kTogether = k::kPanelVecs == 1 ? 2 : 1;
 
+// Where the weights of a product lie: as in the image, or spread by SpreadMatrix.
+enum class Layout { kImage, kSpread };
+
+template <bool kVnni>
+inline constexpr bool kChained = !kVnni && (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2);
+
+// A group of 32 columns has two sums: its first and its second half, or of three bits in the
+// image's layout columns 0 .. 11 and 24 .. 31, and 12 .. 23. The second sum of three bits comes out
+// eight times too large, because its codes are not shifted.
+//
+// A sum in 16 bits ends within 4 * 2 * 32 * 127 = 32512 with six bits, 8 * 4 * 2 * 4 * 127 = 32512
+// in eighths of three bits, and less elsewhere: a code is off by 32 or 4 at most.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
 
-inline constexpr bool kHasChains = true;
-
-using V16 = hn::Vec<k::D16>;
-
-// What the sums of a group begin with, in 16 bits: minus the offset, times the sum of the
-// activations that an element meets. Two lanes of a chain are one int32.
-//   three bits: columns 0 .. 11 and 24 .. 31; then 12 .. 23, eight times
-//   six bits: columns 0 .. 15; then 16 .. 31
-template <class F>
+// What both begin with: minus the offset of the codes times the sum of the activations that an
+// element meets, as two elements of 16 bits.
+template <class F, Layout kLayout>
 HWY_INLINE void ChainStarts(const int8_t* quants, int32_t* starts) {
   const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quants));
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), x);
-  const __m128i low = _mm256_castsi256_si128(pairs);
-  const __m128i high = _mm256_extracti128_si256(pairs, 1);
-  __m128i first = low;
-  __m128i second = high;
-  __m128i factors = _mm_set1_epi16(-32);
-  if constexpr (F::kThree) {
-    const __m128i middle = _mm_blend_epi32(high, low, 0b1100);  // from 16, 20, 8 and 12 on
-    const __m128i eight = _mm_and_si128(middle, _mm_setr_epi32(0, 0, -1, 0));
-    first = _mm_add_epi16(_mm_blend_epi32(low, high, 0b1100), eight);
-    second = _mm_sub_epi16(middle, eight);
-    factors = _mm_setr_epi16(-4, -4, -32, -32, 0, 0, 0, 0);
+  __m128i first = _mm256_castsi256_si128(pairs);
+  __m128i second = _mm256_extracti128_si256(pairs, 1);
+  if constexpr (F::kThree && kLayout == Layout::kImage) {
+    const __m128i middle = _mm_blend_epi32(second, first, 0b1100);  // from 16, 20, 8 and 12 on
+    const __m128i from_8 = _mm_and_si128(middle, _mm_setr_epi32(0, 0, -1, 0));
+    first = _mm_add_epi16(_mm_blend_epi32(first, second, 0b1100), from_8);
+    second = _mm_sub_epi16(middle, from_8);
   }
   const __m128i halves =
       _mm_add_epi16(_mm_unpacklo_epi32(first, second), _mm_unpackhi_epi32(first, second));
   const __m128i sums = _mm_add_epi16(halves, _mm_unpackhi_epi64(halves, halves));
+  constexpr int16_t kFirst = -F::kOffset;
+  constexpr int16_t kSecond = F::kThree ? 8 * kFirst : kFirst;
+  const __m128i factors = _mm_setr_epi16(kFirst, kFirst, kSecond, kSecond, 0, 0, 0, 0);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(starts), _mm_mullo_epi16(sums, factors));
 }
 
-HWY_INLINE V16 StartChain(int32_t start) {
-  return hn::BitCast(k::D16(), hn::Set(k::DI(), start));
-}
+using V16 = hn::Vec<k::D16>;
 
-// chain + the products of each lane's two bytes; those of w are unsigned and at most 127.
-HWY_INLINE V16 Chain(V16 chain, k::V8 w, const int8_t* quants) {
-  const k::V8 x = k::Broadcast4(quants);
+// sum + the products of each element's two bytes; those of w are unsigned and at most 127.
+HWY_INLINE V16 AddProducts(V16 sum, k::V8 w, k::V8 x) {
 #if HWY_TARGET == HWY_AVX3
-  return hn::Add(chain, V16{_mm512_maddubs_epi16(w.raw, x.raw)});
+  return hn::Add(sum, V16{_mm512_maddubs_epi16(w.raw, x.raw)});
 #else
-  return hn::Add(chain, V16{_mm256_maddubs_epi16(w.raw, x.raw)});
+  return hn::Add(sum, V16{_mm256_maddubs_epi16(w.raw, x.raw)});
 #endif
 }
 
-HWY_INLINE k::VI Widen(V16 chain) {
+HWY_INLINE k::VI Widen(V16 sum) {
 #if HWY_TARGET == HWY_AVX3
-  return k::VI{_mm512_madd_epi16(chain.raw, _mm512_set1_epi16(1))};
+  return k::VI{_mm512_madd_epi16(sum.raw, _mm512_set1_epi16(1))};
 #else
-  return k::VI{_mm256_madd_epi16(chain.raw, _mm256_set1_epi16(1))};
+  return k::VI{_mm256_madd_epi16(sum.raw, _mm256_set1_epi16(1))};
 #endif
 }
 
-// |code - 4| <= 4, so 32 products of eighths end within 3 * 2 * 4 * 8 * 127 = 24384.
-HWY_INLINE k::VI ChainThreeBits(const int8_t* bytes, const int8_t* quants, const int32_t* starts) {
-  constexpr size_t kRowBytes = kernels::kPanelRows * 4;
-  const k::D8 d8;
-  const k::V8 a = hn::LoadU(d8, bytes);
-  const k::V8 b = hn::LoadU(d8, bytes + kRowBytes);
-  const k::V8 c = hn::LoadU(d8, bytes + 2 * kRowBytes);
-  V16 eighths = Chain(StartChain(starts[1]), k::Field<3, 3, 3>(a), quants + 12);
-  eighths = Chain(eighths, k::Field<3, 3, 3>(b), quants + 16);
-  eighths = Chain(eighths, k::Field<3, 3, 3>(c), quants + 20);
-  V16 sum = Chain(StartChain(starts[0]), k::Field<0, 3, 0>(a), quants);
-  sum = Chain(sum, k::Field<0, 3, 0>(b), quants + 4);
-  sum = Chain(sum, k::Field<0, 3, 0>(c), quants + 8);
-  sum = Chain(sum, hn::Or(k::Field<6, 2, 0>(a), k::Field<6, 1, 2>(b)), quants + 24);
-  sum = Chain(sum, hn::Or(k::Field<6, 2, 0>(c), k::Field<7, 1, 2>(b)), quants + 28);
-  return Widen(hn::Add(sum, hn::ShiftRight<3>(eighths)));
-}
+#endif
 
-// |code - 32| <= 32, so each half ends within 4 * 2 * 32 * 127 = 32512.
-template <class F>
-HWY_INLINE k::VI ChainSixBits(const std::byte* bytes, const int8_t* quants, const int32_t* starts) {
-  k::V8 codes[8];
-  k::LoadCodes<F>(bytes, codes);
-  V16 low = StartChain(starts[0]);
-  V16 high = StartChain(starts[1]);
-  RETICLE_UNROLL for (size_t j = 0; j < 4; ++j) {
-    low = Chain(low, codes[j], quants + 4 * j);
-    high = Chain(high, codes[j + 4], quants + 16 + 4 * j);
+// The sums of a group in the rows of kVecs vectors.
+template <class F, bool kVnni, Layout kLayout, size_t kVecs>
+struct GroupSums {
+  static constexpr bool kInChains = kChained<kVnni>;
+  using D = std::conditional_t<kInChains, k::D16, k::DI>;
+
+  static HWY_INLINE void ComputeStarts(const kernels::QuantizedRows& x, size_t group,
+                                       int32_t* starts) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+    if constexpr (kInChains) return ChainStarts<F, kLayout>(x.quants + group * 32, starts);
+#endif
+    starts[0] = -F::kOffset * x.sums[group];
+    starts[1] = 0;
   }
-  return hn::Add(Widen(low), Widen(high));
-}
 
-#else
+  HWY_INLINE explicit GroupSums(const int32_t* starts) {
+    RETICLE_UNROLL for (size_t s = 0; s < 2; ++s) {
+      RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+        sums[s][v] = hn::BitCast(D(), hn::Set(k::DI(), starts[s]));
+      }
+    }
+  }
 
-inline constexpr bool kHasChains = false;
+  // Adds four columns to a sum. code(v) are their codes in the rows of vector v.
+  template <size_t kSum, class Code>
+  HWY_INLINE void Add(const Code& code, const int8_t* quants) {
+    const k::V8 x = k::Broadcast4(quants);
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      if constexpr (kInChains) {
+        sums[kSum][v] = AddProducts(sums[kSum][v], code(v), x);
+      } else {
+        sums[kSum][v] = k::DotUnsigned<kVnni>(sums[kSum][v], code(v), x);
+      }
+    }
+  }
 
-#endif
-
-template <class F, bool kVnni>
-inline constexpr bool kChained = kHasChains && !kVnni;
-
-// What the sums of group `group` begin with: two values if they are chained, else one.
-template <class F, bool kVnni>
-HWY_INLINE void ComputeStarts(const kernels::QuantizedRows& x, size_t group, int32_t* starts) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  if constexpr (kChained<F, kVnni>) return ChainStarts<F>(x.quants + group * 32, starts);
-#endif
-  starts[0] = -F::kOffset * x.sums[group];
-}
-
-template <class F, bool kVnni>
-HWY_INLINE k::VI GroupDots(const std::byte* bytes, const int8_t* quants, const int32_t* starts) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  if constexpr (kChained<F, kVnni>) {
+  HWY_INLINE k::VI Total(size_t v) const {
     if constexpr (F::kThree) {
-      return ChainThreeBits(reinterpret_cast<const int8_t*>(bytes), quants, starts);
+      const auto sum = hn::Add(sums[0][v], hn::ShiftRight<3>(sums[1][v]));
+      if constexpr (kInChains) {
+        return Widen(sum);
+      } else {
+        return sum;
+      }
+    } else if constexpr (kInChains) {
+      return hn::Add(Widen(sums[0][v]), Widen(sums[1][v]));
     } else {
-      return ChainSixBits<F>(bytes, quants, starts);
+      return hn::Add(sums[0][v], sums[1][v]);
     }
   }
-#endif
-  k::VI dots = hn::Set(k::DI(), starts[0]);
-  if constexpr (F::kThree) {
-    k::AddThreeBits<kVnni>(reinterpret_cast<const int8_t*>(bytes), quants, dots);
+
+  hn::Vec<D> sums[2][kVecs];
+};
+
+// Byte-vectors of a group.
+template <class F, Layout kLayout>
+inline constexpr size_t kByteVectors =
+    kLayout == Layout::kImage ? F::kVectors : (F::kThree ? kSpreadThreeBits : kSpreadSixBits);
+
+// Adds a group's products to sums. `bytes` is where the group begins.
+template <class F, bool kVnni, Layout kLayout, size_t kVecs>
+HWY_INLINE void AddGroupProducts(const std::byte* bytes, const int8_t* quants,
+                                 GroupSums<F, kVnni, kLayout, kVecs>& sums) {
+  const auto load = [bytes](size_t vector, size_t v) HWY_ATTR {
+    return hn::LoadU(k::D8(), reinterpret_cast<const int8_t*>(bytes) +
+                                  vector * kernels::kPanelRows * 4 + v * k::kLanes * 4);
+  };
+  if constexpr (kLayout == Layout::kSpread && F::kThree) {
+    RETICLE_UNROLL for (size_t u = 0; u < 4; ++u) {
+      k::V8 both[kVecs];
+      RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) both[v] = load(u, v);
+      const auto first = [&](size_t v) HWY_ATTR { return k::Field<0, 3, 0>(both[v]); };
+      const auto second = [&](size_t v) HWY_ATTR { return k::Field<3, 3, 3>(both[v]); };
+      sums.template Add<0>(first, quants + 4 * u);
+      sums.template Add<1>(second, quants + 16 + 4 * u);
+    }
+  } else if constexpr (kLayout == Layout::kSpread) {
+    RETICLE_UNROLL for (size_t u = 0; u < 4; ++u) {
+      sums.template Add<0>([&](size_t v) HWY_ATTR { return load(u, v); }, quants + 4 * u);
+      sums.template Add<1>([&](size_t v) HWY_ATTR { return load(u + 4, v); }, quants + 16 + 4 * u);
+    }
+  } else if constexpr (F::kThree) {
+    RETICLE_UNROLL for (size_t u = 0; u < 3; ++u) {
+      const auto first = [&](size_t v) HWY_ATTR { return k::Field<0, 3, 0>(load(u, v)); };
+      const auto second = [&](size_t v) HWY_ATTR { return k::Field<3, 3, 3>(load(u, v)); };
+      sums.template Add<0>(first, quants + 4 * u);
+      sums.template Add<1>(second, quants + 12 + 4 * u);
+    }
+    const auto from_24 = [&](size_t v) HWY_ATTR {
+      return hn::Or(k::Field<6, 2, 0>(load(0, v)), k::Field<6, 1, 2>(load(1, v)));
+    };
+    const auto from_28 = [&](size_t v) HWY_ATTR {
+      return hn::Or(k::Field<6, 2, 0>(load(2, v)), k::Field<7, 1, 2>(load(1, v)));
+    };
+    sums.template Add<0>(from_24, quants + 24);
+    sums.template Add<0>(from_28, quants + 28);
   } else {
-    k::V8 codes[8];
-    k::LoadCodes<F>(bytes, codes);
-    RETICLE_UNROLL for (size_t j = 0; j < 8; ++j) {
-      dots = k::DotUnsigned<kVnni>(dots, codes[j], k::Broadcast4(quants + 4 * j));
+    k::V8 codes[kVecs][8];
+    RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+      k::LoadCodes<F>(bytes + v * k::kLanes * 4, codes[v]);
+    }
+    RETICLE_UNROLL for (size_t j = 0; j < 4; ++j) {
+      sums.template Add<0>([&](size_t v) HWY_ATTR { return codes[v][j]; }, quants + 4 * j);
+      sums.template Add<1>([&](size_t v) HWY_ATTR { return codes[v][j + 4]; }, quants + 16 + 4 * j);
     }
   }
-  return dots;
 }
 
 // Rows of kPanels panels. F is kThreeBit or kSixBit.
-template <class F, bool kVnni, size_t kColumns, size_t kPanels>
+template <class F, bool kVnni, Layout kLayout, size_t kColumns, size_t kPanels>
 HWY_INLINE void SuperTile(const kernels::PackedMatrix& w, size_t panel,
                           const kernels::QuantizedRows& x, const int32_t* starts, float* out,
                           bool add) {
   static_assert(kColumns % 256 == 0);
-  constexpr size_t kGroupBytes = F::kVectors * kernels::kPanelRows * 4;
-  constexpr size_t kStarts = kChained<F, kVnni> ? 2 : 1;
+  constexpr size_t kVectorBytes = kernels::kPanelRows * 4;
+  constexpr size_t kVectors = kByteVectors<F, kLayout>;
   const k::DF df;
   k::VF sums[kPanels][k::kPanelVecs];
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
@@ -176,22 +216,21 @@ HWY_INLINE void SuperTile(const kernels::PackedMatrix& w, size_t panel,
       }
     }
     for (size_t group = super * 8; group < super * 8 + 8; ++group) {
-      const k::VF x_scale = hn::Set(df, x.scales[group]);
       RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
         const std::byte* const bytes =
-            w.values + (panel + p) * w.values_stride + group * kGroupBytes;
+            w.values + (panel + p) * w.values_stride + group * kVectors * kVectorBytes;
         const std::byte* const scales = w.scales + (panel + p) * w.scales_stride;
-        RETICLE_UNROLL for (size_t i = 0; i < F::kVectors; ++i) {
-          __builtin_prefetch(bytes + i * kernels::kPanelRows * 4 + k::kPrefetchBytes);
+        RETICLE_UNROLL for (size_t i = 0; i < kVectors; ++i) {
+          __builtin_prefetch(bytes + i * kVectorBytes + k::kPrefetchBytes);
         }
+        GroupSums<F, kVnni, kLayout, k::kPanelVecs> products(starts + 2 * group);
+        AddGroupProducts(bytes, x.quants + group * 32, products);
+        const k::VF x_scale = hn::Set(df, x.scales[group]);
         RETICLE_UNROLL for (size_t v = 0; v < k::kPanelVecs; ++v) {
-          const k::VI dots = GroupDots<F, kVnni>(bytes + v * k::kLanes * 4, x.quants + group * 32,
-                                                 starts + group * kStarts);
-          const k::VF scale =
-              hn::Mul(super_scales[p][v],
-                      k::LoadInt8(scales, group * kernels::kPanelRows + v * k::kLanes));
+          const k::VF scale = hn::Mul(
+              super_scales[p][v], k::LoadInt8(scales, group * kernels::kPanelRows + v * k::kLanes));
           sums[p][v] =
-              hn::MulAdd(hn::ConvertTo(df, dots), hn::Mul(scale, x_scale), sums[p][v]);
+              hn::MulAdd(hn::ConvertTo(df, products.Total(v)), hn::Mul(scale, x_scale), sums[p][v]);
         }
       }
     }
@@ -204,21 +243,20 @@ HWY_INLINE void SuperTile(const kernels::PackedMatrix& w, size_t panel,
 }
 
 // out[r] = sum over kColumns of W[r][k] * x[k], for all rows; added to what is there if `add`.
-template <class F, bool kVnni, size_t kColumns>
+template <class F, bool kVnni, Layout kLayout, size_t kColumns>
 HWY_NOINLINE void SuperProduct(const kernels::PackedMatrix& w, const kernels::QuantizedRows& rows,
                                float* out, bool add) {
-  constexpr size_t kStarts = kChained<F, kVnni> ? 2 : 1;
   const kernels::QuantizedRows x = rows;
-  int32_t starts[kColumns / 32 * kStarts];
+  int32_t starts[kColumns / 32 * 2];
   for (size_t group = 0; group < kColumns / 32; ++group) {
-    ComputeStarts<F, kVnni>(x, group, starts + group * kStarts);
+    GroupSums<F, kVnni, kLayout, 1>::ComputeStarts(x, group, starts + 2 * group);
   }
   size_t panel = 0;
   for (; panel + kTogether <= w.panels; panel += kTogether) {
-    SuperTile<F, kVnni, kColumns, kTogether>(w, panel, x, starts, out, add);
+    SuperTile<F, kVnni, kLayout, kColumns, kTogether>(w, panel, x, starts, out, add);
   }
   for (; panel < w.panels; ++panel) {
-    SuperTile<F, kVnni, kColumns, 1>(w, panel, x, starts, out, add);
+    SuperTile<F, kVnni, kLayout, kColumns, 1>(w, panel, x, starts, out, add);
   }
 }
 
