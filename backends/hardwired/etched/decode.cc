@@ -365,9 +365,13 @@ void Decoder::Feed(uint32_t token, uint32_t position, uint32_t block, std::span<
   state_.cosines = turn;
   state_.sines = turn + frequencies.size();
   state_.model->Embed(token, state_.residual);
+  // Where the caller's are whole panels they need no copy.
+  const bool whole = logits.size() % kernels::kPanelRows == 0;
+  DecodeState state = state_;
+  if (whole) state.logits = logits.data();
   HWY_DYNAMIC_DISPATCH(DecodeTarget)
-  (shape_, state_, position, &block, !logits.empty(), kernels::VnniBits());
-  if (!logits.empty()) std::copy_n(state_.logits, logits.size(), logits.begin());
+  (shape_, state, position, &block, !logits.empty(), kernels::VnniBits());
+  if (!whole) std::copy_n(state.logits, logits.size(), logits.begin());
 }
 
 }  // namespace reticle::backends::hardwired

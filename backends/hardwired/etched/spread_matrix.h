@@ -1,4 +1,4 @@
-// Codes of 3 and 6 bits laid out for instruction sets that take long to unpack them.
+// Weights of 3 and 6 bits laid out for instruction sets that take long to unpack them.
 #ifndef RETICLE_BACKENDS_HARDWIRED_ETCHED_SPREAD_MATRIX_H_
 #define RETICLE_BACKENDS_HARDWIRED_ETCHED_SPREAD_MATRIX_H_
 
@@ -14,11 +14,11 @@ namespace reticle::backends::hardwired {
 inline constexpr size_t kSpreadThreeBits = 4;
 inline constexpr size_t kSpreadSixBits = 8;
 
-// Bytes that the codes of a matrix take; 0 for formats other than kThreeBit and kSixBit.
+// Bytes that a matrix takes; 0 for formats other than kThreeBit and kSixBit.
 size_t SpreadBytes(const kernels::PackedMatrix& matrix);
 
-// Writes the codes to `memory`: SpreadBytes of zeros, at a multiple of 64. The result borrows them
-// from there and its scales from where `matrix` has them.
+// Writes codes and scales to `memory`, SpreadBytes of zeros at a multiple of 64, panel by panel,
+// and returns the matrix there.
 kernels::PackedMatrix SpreadMatrix(const kernels::PackedMatrix& matrix, std::byte* memory);
 
 }  // namespace reticle::backends::hardwired
