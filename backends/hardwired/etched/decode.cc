@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backends/hardwired/etched/spread_matrix.h"
 #include "backends/kernels/attention.h"
+#include "base/status.h"
 #include "models/half.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -11,6 +13,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 // Highway's headers come after foreach_target.h.
 #include "backends/hardwired/etched/attention-inl.h"
+#include "backends/hardwired/etched/product-inl.h"
 #include "backends/kernels/attention-inl.h"
 #include "backends/kernels/matmul-inl.h"
 #include "backends/kernels/vector_ops-inl.h"
@@ -25,6 +28,8 @@ namespace reticle::backends::hardwired::HWY_NAMESPACE {
     HWY_TARGET == HWY_SCALAR
 
 bool HasDecodeTarget() { return false; }
+
+bool SpreadsCodes() { return false; }
 
 void DecodeTarget(EtchedShape, const DecodeState&, uint32_t, const uint32_t*, bool, int) {}
 
@@ -50,9 +55,6 @@ struct Shape {
   static constexpr size_t kQDim = kHeads * kHeadDim;
   static constexpr size_t kKvDim = kKvHeads * kHeadDim;
 };
-
-// Panels that are computed side by side, so that their sums do not wait for each other.
-inline constexpr size_t kTogether = k::kPanelVecs == 1 ? 2 : 1;
 
 template <class F, bool kVnni, size_t kColumns, size_t kPanels>
 HWY_INLINE void Tile(const PackedMatrix& w, size_t panel, const QuantizedRows& x, float* out,
@@ -86,13 +88,15 @@ HWY_NOINLINE void ProductOf(const PackedMatrix& w, const QuantizedRows& rows, fl
   for (; panel < w.panels; ++panel) Tile<F, kVnni, kColumns, 1>(w, panel, x, out, add);
 }
 
-template <bool kVnni, size_t kColumns>
+template <bool kVnni, Layout kLayout, size_t kColumns>
 HWY_INLINE void Product(const PackedMatrix& w, const QuantizedRows& x, float* out, bool add) {
   switch (w.format) {
     case PackedFormat::kThreeBit:
-      return ProductOf<k::Format<PackedFormat::kThreeBit>, kVnni, kColumns>(w, x, out, add);
+      return SuperProduct<k::Format<PackedFormat::kThreeBit>, kVnni, kLayout, kColumns>(w, x, out,
+                                                                                        add);
     case PackedFormat::kSixBit:
-      return ProductOf<k::Format<PackedFormat::kSixBit>, kVnni, kColumns>(w, x, out, add);
+      return SuperProduct<k::Format<PackedFormat::kSixBit>, kVnni, kLayout, kColumns>(w, x, out,
+                                                                                      add);
     default:
       return ProductOf<k::Format<PackedFormat::kInt8>, kVnni, kColumns>(w, x, out, add);
   }
@@ -133,30 +137,30 @@ HWY_NOINLINE void Normalize(const DecodeState& s, const float* weight, float eps
   k::QuantizeColumnsInline(s.normed, 0, kDim, 0, s.quantized_dim);
 }
 
-template <class S, bool kVnni>
+template <class S, bool kVnni, Layout kLayout>
 void DecodeAs(const DecodeState& s, uint32_t position, const uint32_t* blocks, bool wants_logits) {
   const kernels::Model& model = *s.model;
   const float epsilon = model.config().norm_epsilon;
-  for (size_t l = 0; l < model.layers().size(); ++l) {
-    const kernels::ModelLayer& layer = model.layers()[l];
+  for (size_t l = 0; l < s.layers.size(); ++l) {
+    const kernels::ModelLayer& layer = s.layers[l];
     Normalize<S::kDim>(s, layer.attn_norm.data(), epsilon);
-    Product<kVnni, S::kDim>(layer.q, s.quantized_dim, s.qkv, false);
-    Product<kVnni, S::kDim>(layer.k, s.quantized_dim, s.qkv + S::kQDim, false);
-    Product<kVnni, S::kDim>(layer.v, s.quantized_dim, s.qkv + S::kQDim + S::kKvDim, false);
+    Product<kVnni, kLayout, S::kDim>(layer.q, s.quantized_dim, s.qkv, false);
+    Product<kVnni, kLayout, S::kDim>(layer.k, s.quantized_dim, s.qkv + S::kQDim, false);
+    Product<kVnni, kLayout, S::kDim>(layer.v, s.quantized_dim, s.qkv + S::kQDim + S::kKvDim, false);
     Attention<S>(s, l, position, blocks);
     k::QuantizeColumnsInline(s.attended, 0, S::kQDim, 0, s.quantized_q);
-    Product<kVnni, S::kQDim>(layer.o, s.quantized_q, s.residual, true);
+    Product<kVnni, kLayout, S::kQDim>(layer.o, s.quantized_q, s.residual, true);
 
     Normalize<S::kDim>(s, layer.ffn_norm.data(), epsilon);
-    Product<kVnni, S::kDim>(layer.gate, s.quantized_dim, s.gate, false);
-    Product<kVnni, S::kDim>(layer.up, s.quantized_dim, s.up, false);
+    Product<kVnni, kLayout, S::kDim>(layer.gate, s.quantized_dim, s.gate, false);
+    Product<kVnni, kLayout, S::kDim>(layer.up, s.quantized_dim, s.up, false);
     k::SwiGluInline(s.gate, s.up, S::kFfn, s.gate);
     k::QuantizeColumnsInline(s.gate, 0, S::kFfn, 0, s.quantized_ffn);
-    Product<kVnni, S::kFfn>(layer.down, s.quantized_ffn, s.residual, true);
+    Product<kVnni, kLayout, S::kFfn>(layer.down, s.quantized_ffn, s.residual, true);
   }
   if (!wants_logits) return;
   Normalize<S::kDim>(s, model.output_norm().data(), epsilon);
-  Product<kVnni, S::kDim>(model.output(), s.quantized_dim, s.logits, false);
+  Product<kVnni, kLayout, S::kDim>(*s.output, s.quantized_dim, s.logits, false);
 }
 
 template <bool kVnni>
@@ -166,17 +170,27 @@ HWY_INLINE void DecodeShape(EtchedShape shape, const DecodeState& s, uint32_t po
     case EtchedShape::kNone:
       return;
     case EtchedShape::kHouse:
-      return DecodeAs<Shape<256, 4, 2, 64, 512>, kVnni>(s, position, blocks, wants_logits);
+      using House = Shape<256, 4, 2, 64, 512>;
+      if (s.spread) {
+        return DecodeAs<House, kVnni, Layout::kSpread>(s, position, blocks, wants_logits);
+      }
+      return DecodeAs<House, kVnni, Layout::kImage>(s, position, blocks, wants_logits);
     case EtchedShape::kLlama1B:
-      return DecodeAs<Shape<2048, 32, 8, 64, 8192>, kVnni>(s, position, blocks, wants_logits);
+      return DecodeAs<Shape<2048, 32, 8, 64, 8192>, kVnni, Layout::kImage>(s, position, blocks,
+                                                                           wants_logits);
     case EtchedShape::kLlama3B:
-      return DecodeAs<Shape<3072, 24, 8, 128, 8192>, kVnni>(s, position, blocks, wants_logits);
+      return DecodeAs<Shape<3072, 24, 8, 128, 8192>, kVnni, Layout::kImage>(s, position, blocks,
+                                                                            wants_logits);
     case EtchedShape::kLlama8B:
-      return DecodeAs<Shape<4096, 32, 8, 128, 14336>, kVnni>(s, position, blocks, wants_logits);
+      return DecodeAs<Shape<4096, 32, 8, 128, 14336>, kVnni, Layout::kImage>(s, position, blocks,
+                                                                             wants_logits);
   }
 }
 
 bool HasDecodeTarget() { return true; }
+
+// AVX-512 unpacks as fast as the larger copy would come from the cache.
+bool SpreadsCodes() { return HWY_TARGET == HWY_AVX2; }
 
 void DecodeTarget(EtchedShape shape, const DecodeState& s, uint32_t position,
                   const uint32_t* blocks, bool wants_logits, int vnni_bits) {
@@ -198,12 +212,18 @@ namespace reticle::backends::hardwired {
 namespace {
 
 HWY_EXPORT(HasDecodeTarget);
+HWY_EXPORT(SpreadsCodes);
 HWY_EXPORT(DecodeTarget);
 
+using kernels::PackedMatrix;
 using kernels::QuantizedRows;
 
 // Positions whose angles are kept: 512 bytes each for heads of 64.
 constexpr uint32_t kMaxTablePositions = 8192;
+
+// Memory of this size is one page where the system has such pages, and so spreads evenly over the
+// cache.
+constexpr size_t kHugePage = size_t{2} << 20;
 
 // Hands out parts of a memory block at multiples of 64 bytes; with a null base it only counts.
 class Carver {
@@ -292,6 +312,13 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(EtchedShape shape,
   decoder->memory_ = *std::move(memory);
   LayOut(model.config(), kv, decoder->memory_.data(), &decoder->state_);
   decoder->state_.model = &model;
+  decoder->layers_ = {model.layers().begin(), model.layers().end()};
+  decoder->output_ = model.output();
+  if (shape == EtchedShape::kHouse && HWY_DYNAMIC_DISPATCH(SpreadsCodes)()) {
+    RETURN_IF_ERROR(decoder->SpreadCodes());
+  }
+  decoder->state_.layers = decoder->layers_;
+  decoder->state_.output = &decoder->output_;
   decoder->state_.kv = &decoder->kv_;
   decoder->state_.kv_memory = kv_memory;
   const std::span<const double> frequencies = model.rope_frequencies();
@@ -306,6 +333,27 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(EtchedShape shape,
   return decoder;
 }
 
+absl::Status Decoder::SpreadCodes() {
+  std::vector<PackedMatrix*> matrices;
+  for (kernels::ModelLayer& layer : layers_) {
+    matrices.insert(matrices.end(),
+                    {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down});
+  }
+  matrices.push_back(&output_);
+  size_t bytes = 0;
+  for (const PackedMatrix* matrix : matrices) bytes += SpreadBytes(*matrix);
+  ASSIGN_OR_RETURN(codes_, kernels::AlignedMemory::Allocate(std::max(bytes, kHugePage)));
+  std::byte* memory = codes_.data();
+  for (PackedMatrix* matrix : matrices) {
+    const size_t taken = SpreadBytes(*matrix);
+    if (taken == 0) continue;
+    *matrix = SpreadMatrix(*matrix, memory);
+    memory += taken;
+  }
+  state_.spread = true;
+  return absl::OkStatus();
+}
+
 void Decoder::Feed(uint32_t token, uint32_t position, uint32_t block, std::span<float> logits) {
   const std::span<const double> frequencies = state_.model->rope_frequencies();
   const float* turn = turn_.data();
@@ -317,9 +365,13 @@ void Decoder::Feed(uint32_t token, uint32_t position, uint32_t block, std::span<
   state_.cosines = turn;
   state_.sines = turn + frequencies.size();
   state_.model->Embed(token, state_.residual);
+  // Where the caller's are whole panels they need no copy.
+  const bool whole = logits.size() % kernels::kPanelRows == 0;
+  DecodeState state = state_;
+  if (whole) state.logits = logits.data();
   HWY_DYNAMIC_DISPATCH(DecodeTarget)
-  (shape_, state_, position, &block, !logits.empty(), kernels::VnniBits());
-  if (!logits.empty()) std::copy_n(state_.logits, logits.size(), logits.begin());
+  (shape_, state, position, &block, !logits.empty(), kernels::VnniBits());
+  if (!whole) std::copy_n(state.logits, logits.size(), logits.begin());
 }
 
 }  // namespace reticle::backends::hardwired

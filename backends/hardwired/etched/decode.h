@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/kernels.h"
@@ -32,6 +33,9 @@ EtchedShape FindShape(const models::LlamaConfig& config);
 // What the kernels work on; all of it borrowed.
 struct DecodeState {
   const kernels::Model* model = nullptr;
+  std::span<const kernels::ModelLayer> layers;
+  const kernels::PackedMatrix* output = nullptr;
+  bool spread = false;  // codes of layers and output lie as SpreadMatrix has them
   const kernels::KvGeometry* kv = nullptr;
   std::byte* kv_memory = nullptr;
   float* residual = nullptr;
@@ -52,7 +56,8 @@ struct DecodeState {
 // One thread at a time. Model and KV memory are borrowed.
 class Decoder {
  public:
-  // `shape` is not kNone and fits the model, whose matrices are of image formats.
+  // `shape` is not kNone and fits the model, whose matrices are of image formats. Codes of the
+  // house model's shape are copied where the instruction set takes long to unpack them.
   static absl::StatusOr<std::unique_ptr<Decoder>> Create(EtchedShape shape,
                                                          const kernels::Model& model,
                                                          const kernels::KvGeometry& kv,
@@ -64,11 +69,15 @@ class Decoder {
 
  private:
   explicit Decoder(EtchedShape shape) : shape_(shape) {}
+  absl::Status SpreadCodes();
 
   const EtchedShape shape_;
   kernels::KvGeometry kv_;
   DecodeState state_;
   kernels::AlignedMemory memory_;
+  kernels::AlignedMemory codes_;  // spread
+  std::vector<kernels::ModelLayer> layers_;
+  kernels::PackedMatrix output_;
   // Cosines and sines of the positions up to some limit.
   std::vector<float> turns_;
   uint32_t table_positions_ = 0;
