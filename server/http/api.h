@@ -12,8 +12,9 @@
 
 namespace reticle::server::http {
 
-// Thread-safe. `context`, `workers` and `scrapes` must outlive it and its tasks. Metrics are rendered
-// by `scrapes`: neither on an I/O thread, where streams would wait for them, nor behind prompts.
+// Thread-safe. `context`, `workers` and `scrapes` must outlive it and its tasks. Metrics are
+// rendered by `scrapes`: neither on an I/O thread, where streams would wait for them, nor behind
+// prompts.
 class Api : public Handler {
  public:
   Api(ServerContext& context, WorkerPool& workers, WorkerPool& scrapes)

@@ -20,8 +20,8 @@
 //   replay_ids      token ids to play, such as 5,6,7
 //   replay_file     a file of token ids, separated by white space
 //   replay_tokens   tokens of one answer, then a stop id if the sequence has one; default 0: no end
-//   replay_kv_bytes KV memory that a token takes in the model that replay stands for, such as 65536;
-//                   default 0: memory sets no limit
+//   replay_kv_bytes KV memory that a token takes in the model that replay stands for, such as
+//                   65536; default 0: memory sets no limit
 //   params          content=replay: strict (default) offers temperature only and refuses what
 //                   replay cannot honour; ignore: takes every parameter and plays on
 //   sampling        profile (default): the host samples what is beyond the device's sampler if the
