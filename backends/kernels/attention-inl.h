@@ -206,8 +206,9 @@ HWY_INLINE void UpdateSoftmax(size_t count, size_t padded_dim, float* scores, fl
       const size_t at = i + v * kLanes;
       const auto valid =
           hn::Lt(lane_index, hn::Set(df, static_cast<float>(count) - static_cast<float>(at)));
-      const VF weights =
-          hn::IfThenElseZero(valid, hn::Exp(df, hn::Sub(hn::LoadU(df, scores + at), maxima)));
+      // What is not valid may be no number, which the emulated instruction set cannot convert.
+      const VF score = hn::IfThenElse(valid, hn::LoadU(df, scores + at), maxima);
+      const VF weights = hn::IfThenElseZero(valid, hn::Exp(df, hn::Sub(score, maxima)));
       hn::StoreU(weights, df, scores + at);
       parts[v] = hn::Add(parts[v], weights);
     }
