@@ -111,8 +111,8 @@ class ProductTest : public testing::TestWithParam<PackedFormat> {
                                                  : (low ? 0 : 2 * offset - 1);
           codes.quants[i] = static_cast<int8_t>(code - offset);
         }
-        // One for 256 columns.
-        codes.scale = models::FloatToHalf(0.01f * static_cast<float>(row + group / 8 + 1));
+        const size_t block = group / 8;  // of 256 columns, which share a scale
+        codes.scale = models::FloatToHalf(0.01f * static_cast<float>(row + block + 1));
         codes.sub_scale = static_cast<int8_t>(static_cast<int>(random_() % 255) - 127);
         kernels::PutGroup(matrix, row, group, codes);
       }
