@@ -90,7 +90,7 @@ void FirmwareLoop::Run() {
       next_hangup_ns = now_ns_ + kHangupEveryNs;
     }
     const int64_t next = firmware_.next_event_ns();
-    const bool due_soon = !options_.virtual_clock && next != INT64_MAX && next - now_ns_ < kSpinNs;
+    const bool due_soon = !options_.virtual_clock && next < now_ns_ + kSpinNs;
     if (due_soon || now_ns_ - last_work_ns < kSpinNs) {
       if (next != INT64_MIN) Pause();
       continue;
@@ -115,7 +115,8 @@ void FirmwareLoop::Sleep() {
     int64_t left_ns = kLongestSleepNs;
     const int64_t next = firmware_.next_event_ns();
     if (!options_.virtual_clock && next != INT64_MAX) {
-      left_ns = std::clamp<int64_t>(next - now_ns_ - kWakeUpNs, 0, kLongestSleepNs);
+      left_ns =
+          std::clamp<int64_t>(std::max(next, now_ns_) - now_ns_ - kWakeUpNs, 0, kLongestSleepNs);
     }
     const timespec timeout{left_ns / kNanosPerSecond, left_ns % kNanosPerSecond};
     pollfd fds[2] = {{options_.doorbell_fd, POLLIN, 0}, {options_.hangup_fd, POLLIN, 0}};
