@@ -4,80 +4,19 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/json_text.h"
+
 namespace reticle {
 namespace {
 
-constexpr std::string_view kReplacement = "\xef\xbf\xbd";
-
-// Bytes of the well-formed UTF-8 sequence that `text` begins with (Unicode 15, table 3-7); 0: none.
-size_t SequenceBytes(std::string_view text) {
-  const auto byte = [&](size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
-  };
-  const auto tail = [&](size_t i, unsigned low = 0x80, unsigned high = 0xbf) {
-    return byte(i) >= low && byte(i) <= high;
-  };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return tail(1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) {
-    const unsigned low = lead == 0xe0 ? 0xa0 : 0x80;
-    const unsigned high = lead == 0xed ? 0x9f : 0xbf;
-    return tail(1, low, high) && tail(2) ? 3 : 0;
-  }
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    const unsigned low = lead == 0xf0 ? 0x90 : 0x80;
-    const unsigned high = lead == 0xf4 ? 0x8f : 0xbf;
-    return tail(1, low, high) && tail(2) && tail(3) ? 4 : 0;
-  }
-  return 0;
-}
-
-void AppendEscape(unsigned char c, std::string& out) {
-  constexpr char kHex[] = "0123456789abcdef";
-  switch (c) {
-    case '"':
-      out.append("\\\"");
-      break;
-    case '\\':
-      out.append("\\\\");
-      break;
-    case '\n':
-      out.append("\\n");
-      break;
-    case '\r':
-      out.append("\\r");
-      break;
-    case '\t':
-      out.append("\\t");
-      break;
-    default:
-      out.append("\\u00");
-      out.push_back(kHex[c >> 4]);
-      out.push_back(kHex[c & 15]);
-  }
-}
-
-// As inside a JSON string, with quotes and backslashes kept when `plain`.
-void AppendEscaped(std::string_view text, bool plain, std::string& out) {
+// As inside a JSON string, but with quotes and backslashes kept.
+void AppendPlain(std::string_view text, std::string& out) {
   while (!text.empty()) {
-    const size_t bytes = SequenceBytes(text);
-    const auto first = static_cast<unsigned char>(text[0]);
-    if (bytes == 0) {
-      out.append(kReplacement);
-    } else if (first < 0x20 || first == 0x7f || (!plain && (first == '"' || first == '\\'))) {
-      AppendEscape(first, out);
-    } else {
-      out.append(text.substr(0, bytes));
-    }
-    text.remove_prefix(std::max<size_t>(bytes, 1));
+    const size_t end = std::min(text.find_first_of("\"\\"), text.size());
+    AppendJsonEscaped(out, text.substr(0, end));
+    out.append(text.substr(end, 1));
+    text.remove_prefix(std::min(end + 1, text.size()));
   }
-}
-
-void AppendQuoted(std::string_view text, std::string& out) {
-  out.push_back('"');
-  AppendEscaped(text, /*plain=*/false, out);
-  out.push_back('"');
 }
 
 bool NeedsQuotes(std::string_view text) {
@@ -88,7 +27,7 @@ bool NeedsQuotes(std::string_view text) {
 
 void AppendText(LogFormat format, std::string_view text, std::string& out) {
   if (format == LogFormat::kJson || NeedsQuotes(text)) {
-    AppendQuoted(text, out);
+    AppendJsonString(out, text);
   } else {
     out.append(text);
   }
@@ -120,7 +59,7 @@ void AppendLogBody(LogFormat format, std::string_view message, std::span<const L
                    std::string& out) {
   switch (format) {
     case LogFormat::kText:
-      AppendEscaped(message, /*plain=*/true, out);
+      AppendPlain(message, out);
       break;
     case LogFormat::kLogfmt:
       out.append("msg=");
@@ -128,7 +67,7 @@ void AppendLogBody(LogFormat format, std::string_view message, std::span<const L
       break;
     case LogFormat::kJson:
       out.append("\"msg\":");
-      AppendQuoted(message, out);
+      AppendJsonString(out, message);
       break;
   }
   for (const LogField& field : fields) {

@@ -11,28 +11,6 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";
 
-// The length of the UTF-8 sequence at the start of `text`, 0 when there is none.
-size_t Utf8Length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto follows = [&](size_t i) { return i < text.size() && (byte(i) & 0xc0) == 0x80; };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return follows(1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) {
-    if (!follows(1) || !follows(2)) return 0;
-    if (lead == 0xe0 && byte(1) < 0xa0) return 0;
-    if (lead == 0xed && byte(1) > 0x9f) return 0;
-    return 3;
-  }
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    if (!follows(1) || !follows(2) || !follows(3)) return 0;
-    if (lead == 0xf0 && byte(1) < 0x90) return 0;
-    if (lead == 0xf4 && byte(1) > 0x8f) return 0;
-    return 4;
-  }
-  return 0;
-}
-
 void AppendUtf8(std::string& out, uint32_t code) {
   const auto put = [&](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
   if (code < 0x80) {
@@ -121,47 +99,6 @@ std::string FormatCount(double value) {
   if (*unit == 0 && value == std::floor(value)) return absl::StrFormat("%.0f", value);
   const int digits = std::fabs(value) >= 100 ? 1 : 2;
   return absl::StrFormat("%.*f%s", digits, value, unit);
-}
-
-void AppendJsonString(std::string& out, std::string_view text) {
-  out.push_back('"');
-  while (!text.empty()) {
-    const char c = text.front();
-    if (static_cast<unsigned char>(c) >= 0x80) {
-      const size_t length = Utf8Length(text);
-      out.append(length == 0 ? kReplacement : text.substr(0, length));
-      text.remove_prefix(length == 0 ? 1 : length);
-      continue;
-    }
-    switch (c) {
-      case '"':
-        out.append("\\\"");
-        break;
-      case '\\':
-        out.append("\\\\");
-        break;
-      case '\n':
-        out.append("\\n");
-        break;
-      case '\r':
-        out.append("\\r");
-        break;
-      case '\t':
-        out.append("\\t");
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          constexpr char kHex[] = "0123456789abcdef";
-          out.append("\\u00");
-          out.push_back(kHex[c >> 4]);
-          out.push_back(kHex[c & 15]);
-        } else {
-          out.push_back(c);
-        }
-    }
-    text.remove_prefix(1);
-  }
-  out.push_back('"');
 }
 
 void AppendJsonUnescaped(std::string& out, std::string_view escaped) {

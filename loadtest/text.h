@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/json_text.h"
 
 namespace reticle::loadtest {
 
@@ -24,8 +25,7 @@ std::string FormatNs(double ns);
 // "1.25M", "17.0k", "250".
 std::string FormatCount(double value);
 
-// Appends `text` as a JSON string with its quotes; bytes that are no UTF-8 become U+FFFD.
-void AppendJsonString(std::string& out, std::string_view text);
+using reticle::AppendJsonString;
 // Undoes the escapes of the inside of a JSON string. A lone surrogate becomes U+FFFD.
 void AppendJsonUnescaped(std::string& out, std::string_view escaped);
 void AppendInteger(std::string& out, int64_t value);

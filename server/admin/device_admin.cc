@@ -124,16 +124,6 @@ absl::Status ReadScale(std::string_view name, const http::Json& value, Order& or
   return http::ReadDouble(name, value, order.scale);
 }
 
-absl::StatusOr<Order> ParseOrder(const std::string& body,
-                                 std::span<const http::Field<Order>> fields) {
-  Order order;
-  if (body.empty()) return order;
-  RETURN_IF_ERROR(http::WithJsonObject(body, [&](const simdjson::dom::object& object) {
-    return http::ReadFields<Order>(object, order, {fields});
-  }));
-  return order;
-}
-
 absl::StatusOr<AdminReply> ListDevices(const DeviceAdmin& admin) {
   AdminReply reply;
   reply.body = R"({"devices":[)";
@@ -153,7 +143,7 @@ absl::StatusOr<AdminReply> ShowCard(const AdminCard& card) {
 
 absl::StatusOr<AdminReply> Inject(const AdminCard& card, const std::string& body) {
   constexpr http::Field<Order> kFields[] = {{"fault", &ReadText<&Order::fault>}};
-  ASSIGN_OR_RETURN(const Order order, ParseOrder(body, kFields));
+  ASSIGN_OR_RETURN(const Order order, http::ParseFields<Order>(body, kFields));
   if (order.fault.empty()) {
     return WithParam(InvalidArgumentError("fault is missing; it is a text such as \"hang\""),
                      "fault");
@@ -165,7 +155,7 @@ absl::StatusOr<AdminReply> Inject(const AdminCard& card, const std::string& body
 
 absl::StatusOr<AdminReply> Fence(const AdminCard& card, const std::string& body) {
   constexpr http::Field<Order> kFields[] = {{"reason", &ReadText<&Order::reason>}};
-  ASSIGN_OR_RETURN(const Order order, ParseOrder(body, kFields));
+  ASSIGN_OR_RETURN(const Order order, http::ParseFields<Order>(body, kFields));
   card.engine->Fence(order.reason.empty() ? "by order of the operator"
                                           : order.reason.substr(0, 200));
   return AdminReply{.body = "{}", .status = 202};
@@ -209,7 +199,7 @@ absl::StatusOr<AdminReply> ListAdapters(const AdapterStore& store) {
 absl::StatusOr<AdminReply> LoadAdapter(AdapterStore& store, const std::string& body) {
   constexpr http::Field<Order> kFields[] = {
       {"name", &ReadText<&Order::name>}, {"path", &ReadText<&Order::path>}, {"scale", &ReadScale}};
-  ASSIGN_OR_RETURN(const Order order, ParseOrder(body, kFields));
+  ASSIGN_OR_RETURN(const Order order, http::ParseFields<Order>(body, kFields));
   if (order.name.empty() || order.path.empty()) {
     return InvalidArgumentError("an adapter needs a name and a path");
   }

@@ -27,16 +27,6 @@ absl::Status ReadLevel(std::string_view name, const http::Json& value, Order& or
   return http::ReadString(name, value, order.level);
 }
 
-absl::StatusOr<Order> ParseOrder(const std::string& body,
-                                 std::span<const http::Field<Order>> fields) {
-  Order order;
-  if (body.empty()) return order;
-  RETURN_IF_ERROR(http::WithJsonObject(body, [&](const simdjson::dom::object& object) {
-    return http::ReadFields<Order>(object, order, {fields});
-  }));
-  return order;
-}
-
 AdminReply LogState() {
   const LogCounts counts = CountLog();
   return {.body = absl::StrFormat(R"({"level":"%s","dropped":%d,"suppressed":%d})",
@@ -45,7 +35,7 @@ AdminReply LogState() {
 
 absl::StatusOr<AdminReply> SetLevel(const std::string& body) {
   constexpr http::Field<Order> kFields[] = {{"level", &ReadLevel}};
-  ASSIGN_OR_RETURN(const Order order, ParseOrder(body, kFields));
+  ASSIGN_OR_RETURN(const Order order, http::ParseFields<Order>(body, kFields));
   const absl::StatusOr<LogLevel> level = ParseLogLevel(order.level);
   if (!level.ok()) return WithParam(level.status(), "level");
   SetLogLevel(*level);
@@ -54,7 +44,7 @@ absl::StatusOr<AdminReply> SetLevel(const std::string& body) {
 
 absl::StatusOr<AdminReply> Drain(const ServerAdmin& admin, const std::string& body) {
   constexpr http::Field<Order> kFields[] = {{"delay_ms", &ReadDelay}};
-  ASSIGN_OR_RETURN(const Order order, ParseOrder(body, kFields));
+  ASSIGN_OR_RETURN(const Order order, http::ParseFields<Order>(body, kFields));
   const int64_t delay_ms = order.delay_ms.value_or(0);
   if (delay_ms < 0 || delay_ms > kMostDelayMs) {
     return WithParam(

@@ -83,6 +83,18 @@ absl::Status ReadFields(const simdjson::dom::object& object, Body& body,
   return absl::OkStatus();
 }
 
+// The object `json` by one table; an empty text is an empty object.
+template <typename Body>
+absl::StatusOr<Body> ParseFields(std::string_view json, std::span<const Field<Body>> fields) {
+  Body body;
+  if (json.empty()) return body;
+  const absl::Status status = WithJsonObject(json, [&](const simdjson::dom::object& object) {
+    return ReadFields<Body>(object, body, {fields});
+  });
+  if (!status.ok()) return status;
+  return body;
+}
+
 }  // namespace reticle::server::http
 
 #endif  // RETICLE_SERVER_HTTP_JSON_FIELDS_H_

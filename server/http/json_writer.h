@@ -6,13 +6,13 @@
 #include <string>
 #include <string_view>
 
+#include "base/json_text.h"
+
 namespace reticle::server::http {
 
-// Appends `text` as the inside of a JSON string: quotes, backslashes and control characters are
-// escaped; bytes that are no UTF-8 become U+FFFD.
-void AppendJsonEscaped(std::string& out, std::string_view text);
-// Likewise, with the quotes around it.
-void AppendJsonString(std::string& out, std::string_view text);
+using reticle::AppendJsonEscaped;
+using reticle::AppendJsonString;
+
 void AppendInt(std::string& out, int64_t value);
 // The shortest text that reads back as `value`. JSON has no infinities and no NaN: they become
 // -9999, 9999 and null. -9999 is what OpenAI's API reports for a probability of nothing.
