@@ -25,62 +25,64 @@ void AdmissionPace::OnAdmitted(int64_t arrival_ns, int64_t now_ns) {
   last_ns_.store(now_ns, std::memory_order_relaxed);
 }
 
-int64_t AppointmentBook::Book(uint64_t tenant, uint32_t excess, const AdmissionPace& pace,
+int64_t AppointmentBook::Book(uint64_t who, uint32_t excess, const AdmissionPace& pace,
                               int64_t now_ns) {
   if (full_since_ns_ == 0) full_since_ns_ = now_ns;
   if (size_ >= kMost && now_ns >= next_purge_ns_) {
     next_purge_ns_ = now_ns + kPurgeEveryNs;
     absl::erase_if(due_ns_, [&](auto& entry) {
-      DropLate(entry.second, now_ns);
+      DropLate(entry.second, now_ns - kShortGraceNs);
       return entry.second.empty();
     });
   }
-  const auto found = due_ns_.find(tenant);
+  const auto found = due_ns_.find(who);
   if (found != due_ns_.end()) {
-    DropLate(found->second, now_ns);
     Times& times = found->second;
+    DropLate(times, now_ns - kGraceNs);
     // One that has come and could not be kept is replaced.
-    while (!times.empty() && times.front() <= now_ns) {
-      times.pop_front();
+    if (!times.empty() && times.front() <= now_ns) {
+      times.erase(times.begin());
       --size_;
     }
-    if (times.size() >= (tenant == 0 ? kMostNameless : 1)) return times.back() - now_ns;
+    if (times.size() >= kMostOfOne) return times.back() - now_ns;
   }
   int64_t due_ns = now_ns + kUnknownWaitNs;
   if (const int64_t mean_ns = pace.mean_gap_ns(); mean_ns != 0) {
     // A queue that has stood still since it was full may go on standing for as long.
     const int64_t still_ns = now_ns - std::max(pace.last_ns(), full_since_ns_);
     const int64_t first_ns = now_ns + std::max(pace.longest_gap_ns(), still_ns);
-    due_ns = std::max(first_ns + mean_ns * (int64_t{excess} - 1), last_due_ns_ + mean_ns);
-    last_due_ns_ = due_ns;
+    const double come = attendance_.Share(now_ns) * static_cast<double>(attendance_.Ahead(now_ns));
+    due_ns = std::max(first_ns + mean_ns * (int64_t{excess} - 1),
+                      now_ns + mean_ns + static_cast<int64_t>(static_cast<double>(mean_ns) * come));
   }
   if (size_ < kMost) {
-    Times& times = due_ns_[tenant];
+    Times& times = due_ns_[who];
     times.insert(std::upper_bound(times.begin(), times.end(), due_ns), due_ns);
     ++size_;
+    attendance_.OnBooked(due_ns);
   }
   return due_ns - now_ns;
 }
 
-bool AppointmentBook::Redeem(uint64_t tenant, int64_t now_ns) {
-  const auto found = due_ns_.find(tenant);
+bool AppointmentBook::Redeem(uint64_t who, int64_t now_ns) {
+  const auto found = due_ns_.find(who);
   if (found == due_ns_.end()) return false;
   Times& times = found->second;
-  DropLate(times, now_ns);
+  DropLate(times, now_ns - kGraceNs);
   const bool due = !times.empty() && times.front() <= now_ns;
   if (due) {
-    times.pop_front();
+    times.erase(times.begin());
     --size_;
+    attendance_.OnCame();
   }
   if (times.empty()) due_ns_.erase(found);
   return due;
 }
 
-void AppointmentBook::DropLate(Times& times, int64_t now_ns) {
-  while (!times.empty() && times.front() + kGraceNs < now_ns) {
-    times.pop_front();
-    --size_;
-  }
+void AppointmentBook::DropLate(Times& times, int64_t before_ns) {
+  const auto end = std::lower_bound(times.begin(), times.end(), before_ns);
+  size_ -= static_cast<size_t>(end - times.begin());
+  times.erase(times.begin(), end);
 }
 
 }  // namespace reticle::scheduler

@@ -1,8 +1,9 @@
 // When somebody whom a full queue turned away may come back: an appointment, which is kept.
 //
 // The times told follow each other as fast as the queue was seen to move, so that those who were
-// turned away come back one after the other. Who comes at his time is taken although the queue is
-// full: then it was slower than expected, or others took the room. (The engine bounds by how much.)
+// turned away and come back (attendance.h) do so one after the other. Who comes at his time is
+// taken although the queue is full: then it was slower than expected, or others took the room. So
+// a queue passes its limit by no more than the appointments that are kept.
 #ifndef RETICLE_SCHEDULER_APPOINTMENTS_H_
 #define RETICLE_SCHEDULER_APPOINTMENTS_H_
 
@@ -10,9 +11,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "scheduler/attendance.h"
 
 namespace reticle::scheduler {
 
@@ -40,32 +42,32 @@ class AdmissionPace {
 class AppointmentBook {
  public:
   static constexpr size_t kMost = 16'384;
-  // Of tenant 0, which stands for everybody without a name.
-  static constexpr size_t kMostNameless = 1024;
-  // How late one may come.
+  // Of one who asks.
+  static constexpr size_t kMostOfOne = 64;
+  // How late one may come, and how late when the book is full.
   static constexpr int64_t kGraceNs = 60'000'000'000;
+  static constexpr int64_t kShortGraceNs = Attendance::kJudgedAfterNs;
   // Told while nobody knows how fast the queue moves.
   static constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 
-  // Gives `tenant` an appointment, `excess` (at least 1) places behind the end of the queue, and
-  // returns how long to wait for it, at least 1 ns. A named tenant has one at a time: asking again
-  // before it changes nothing.
-  int64_t Book(uint64_t tenant, uint32_t excess, const AdmissionPace& pace, int64_t now_ns);
-  // Whether `tenant` has an appointment by now. Uses it up.
-  bool Redeem(uint64_t tenant, int64_t now_ns);
+  // Gives `who` an appointment, `excess` (at least 1) places behind the end of the queue, and
+  // returns how long to wait for it, at least 1 ns. One may have several: for as many requests.
+  int64_t Book(uint64_t who, uint32_t excess, const AdmissionPace& pace, int64_t now_ns);
+  // Whether `who` has an appointment by now. Uses it up.
+  bool Redeem(uint64_t who, int64_t now_ns);
   // A request was taken without one: the queue is not full.
   void OnRoom() { full_since_ns_ = 0; }
 
   size_t size() const { return size_; }
 
  private:
-  using Times = std::deque<int64_t>;  // ascending
-  void DropLate(Times& times, int64_t now_ns);
+  using Times = absl::InlinedVector<int64_t, 1>;  // ascending
+  void DropLate(Times& times, int64_t before_ns);
 
   absl::flat_hash_map<uint64_t, Times> due_ns_;
   size_t size_ = 0;
   int64_t next_purge_ns_ = 0;
-  int64_t last_due_ns_ = 0;
+  Attendance attendance_;
   int64_t full_since_ns_ = 0;  // 0: it has room
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
 #include "base/check.h"
 #include "base/retry_after.h"
 #include "base/status.h"
@@ -16,6 +18,8 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
+// At the end of a prompt, by which requests are told apart: a long one is not read whole for it.
+constexpr size_t kTokensThatTell = 1024;
 constexpr int64_t kSwapsPerTurn = 20;
 constexpr int64_t kShortestTurnNs = 20'000'000;
 
@@ -28,6 +32,17 @@ uint64_t NextArrival() {
 EngineProbe& SilentProbe() {
   static EngineProbe* const probe = new EngineProbe;
   return *probe;
+}
+
+// Who may come at a time that was told: whoever asks the same under the same name. Requests of one
+// tenant are told apart too, or a new one would take the place of one that waited.
+uint64_t WhoAsks(const Request& request) {
+  const std::vector<TokenId>& prompt = *request.prompt;
+  const size_t known = std::min(prompt.size(), kTokensThatTell);
+  const absl::string_view end(reinterpret_cast<const char*>(prompt.data() + prompt.size() - known),
+                              known * sizeof(TokenId));
+  return absl::HashOf(request.tenant, end, prompt.size(), request.max_tokens,
+                      request.outputs.size());
 }
 
 }  // namespace
@@ -136,12 +151,11 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   AppointmentBook& book = appointments_[shed_first ? 1 : 0];
   if (waiting + count <= limit) {
     book.OnRoom();
-  } else if (const int64_t now_ns = clock_.NowNanos();
-             waiting + count > 2 * limit || !book.Redeem(request.tenant, now_ns)) {
+  } else if (const int64_t now_ns = clock_.NowNanos(); !book.Redeem(WhoAsks(request), now_ns)) {
     return WithRetryAfter(
         ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
                                waiting, count, limit),
-        book.Book(request.tenant, waiting + count - limit, paces_[shed_first ? 1 : 0], now_ns));
+        book.Book(WhoAsks(request), waiting + count - limit, paces_[shed_first ? 1 : 0], now_ns));
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);
