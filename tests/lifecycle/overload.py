@@ -9,6 +9,7 @@ others are refused and whether their Retry-After is true, and how long the serve
 """
 
 import argparse
+import datetime
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+import machine  # noqa: E402
 import tiny_gguf  # noqa: E402
 
 RETICLE = os.environ["RETICLE"]
@@ -30,14 +32,13 @@ TOKENS = 40
 CAPACITY = PLACES * 1e9 / STEP_NS / (TOKENS + 1)
 SLO_MS = 500
 WAITING = 8  # who comes back at the time that he was told may make it twice as many
-PROBES = 2
-LONGEST_WAIT_MS = 2000
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--times", type=float, default=10)
+    parser.add_argument("--polite", type=int, default=16, help="clients that come back exactly when they were told to")
     parser.add_argument("--measure", type=float, default=20, help="seconds at each load up to the capacity")
     return parser.parse_args()
 
@@ -67,47 +68,58 @@ def goodput(report):
     return report["rates"]["output_tokens_per_second"] / TOKENS * share
 
 
-class Probe(threading.Thread):
-    """Asks on a kept connection now and then, and notes how refusals are told."""
+class PoliteClient(threading.Thread):
+    """Asks the same again and again. Refused, it waits exactly as long as it was told and comes back with the same
+    request: a promise, which is kept or broken."""
 
-    def __init__(self, port, stop):
+    def __init__(self, port, server_threads, stop, text, whole_seconds):
         super().__init__()
-        self.port, self.stop = port, stop
-        self.refusals, self.kept_promises, self.broken = [], 0, 0
+        self.port, self.server_threads, self.stop = port, server_threads, stop
+        self.whole_seconds = whole_seconds
+        body = json.dumps({"prompt": text, "max_tokens": 1}).encode()
+        self.request = (f"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
+        self.refusals = []  # (ms until the reply, of which somebody waited for a core, ms told)
+        self.kept, self.broken = 0, 0
         self.start()
 
+    def core_wait_ms(self):
+        own = f"/proc/self/task/{threading.get_native_id()}/schedstat"
+        return sum(machine.core_wait_ns(path) for path in [own, *self.server_threads]) / 1e6
+
+    def ask(self, sock):
+        """The head's status and fields, when it came, and (ms it took, ms of waiting for a core within)."""
+        waited = self.core_wait_ms()
+        begin = time.monotonic()
+        sock.sendall(self.request)
+        reply = b""
+        while b"\r\n\r\n" not in reply:
+            reply += sock.recv(65536)
+        came = time.monotonic()
+        waited = self.core_wait_ms() - waited
+        head, _, rest = reply.partition(b"\r\n\r\n")
+        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        while len(rest) < int(fields[b"Content-Length"]):
+            rest += sock.recv(65536)
+        return int(head.split()[1]), fields, came, ((came - begin) * 1000, waited)
+
     def run(self):
-        body = json.dumps({"prompt": "probe", "max_tokens": 1}).encode()
-        request = (f"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
         with socket.create_connection(("127.0.0.1", self.port), 60) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             promised = False
             while not self.stop.is_set():
-                begin = time.monotonic()
-                sock.sendall(request)
-                reply = b""
-                while b"\r\n\r\n" not in reply:
-                    reply += sock.recv(65536)
-                took = time.monotonic() - begin
-                head, _, rest = reply.partition(b"\r\n\r\n")
-                fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-                length = int(fields[b"Content-Length"])
-                while len(rest) < length:
-                    rest += sock.recv(65536)
-                refused = head.split()[1] == b"429"
+                status, fields, came, took = self.ask(sock)
                 if promised:
-                    self.kept_promises += not refused
-                    self.broken += refused
+                    self.kept += status == 200
+                    self.broken += status != 200
                 promised = False
-                if not refused:
-                    time.sleep(0.02)
+                if status == 200:
+                    self.stop.wait(0.05)
                     continue
-                wait_ms = int(fields[b"retry-after-ms"])
-                assert int(fields[b"Retry-After"]) == -(-wait_ms // 1000), fields
-                self.refusals.append((took, wait_ms))
-                # Nobody else comes back here, so the times that are told grow; a few are kept to see whether they hold.
-                promised = wait_ms <= LONGEST_WAIT_MS
-                self.stop.wait(wait_ms / 1000 if promised else 0.02)
+                assert status == 429, status
+                wait_ms, wait_s = int(fields[b"retry-after-ms"]), int(fields[b"Retry-After"])
+                assert wait_s == -(-wait_ms // 1000), fields
+                self.refusals.append((*took, wait_ms))
+                promised = not self.stop.wait(came + (wait_s if self.whole_seconds else wait_ms / 1000) - time.monotonic())
 
 
 def percentile(values, share):
@@ -115,15 +127,21 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-def refusals_of(path):
-    """How long the server had each refused request, ms."""
-    times = []
+def refusals_of(path, waits):
+    """How long the server had each refused request, ms; and the same less what its threads waited for a core within."""
+    times, own = [], []
     with open(path, encoding="utf-8") as file:
         for text in file:
             line = json.loads(text)
-            if line.get("finish") == "refused":
-                times.append(line["total_ms"])
-    return times
+            if line.get("finish") != "refused":
+                continue
+            took = line["total_ms"]
+            times.append(took)
+            if took >= 1:
+                end = datetime.datetime.fromisoformat(line["time"]).timestamp()
+                took = max(took - waits.within_ms(end - took / 1000 - 0.001, end + 0.001), 0.0)
+            own.append(took)
+    return times, own
 
 
 def main():
@@ -147,43 +165,55 @@ def main():
             peak = max(peak, good)
             print(f"{share:.1f} times {CAPACITY:.0f}/s: {good:.1f} good requests a second, "
                   f"{report['requests']['rejected']} refused", flush=True)
-        stop = threading.Event()
+        server_threads = machine.threads(server.pid, "http")
+        waits = machine.CoreWaits(server_threads)
+        stop, stolen = threading.Event(), machine.steal_s()
         finish = load(port, CAPACITY * options.times, options.seconds, folder)
         time.sleep(min(1.0, options.seconds / 10))
-        probes = [Probe(port, stop) for _ in range(PROBES)]
+        # Every fourth reads whole seconds.
+        clients = [PoliteClient(port, server_threads, stop, f"question {i}", i % 4 == 3) for i in range(options.polite)]
         time.sleep(options.seconds * 0.9)
         stop.set()
         report = finish()
-        for probe in probes:
-            probe.join()
+        stolen = machine.steal_s() - stolen
+        for client in clients:
+            client.join()
         good = goodput(report)
-        refusals = [refusal for probe in probes for refusal in probe.refusals]
-        times = [took * 1000 for took, _ in refusals]
-        kept, broken = sum(p.kept_promises for p in probes), sum(p.broken for p in probes)
+        refusals = [refusal for client in clients for refusal in client.refusals]
+        outside = [took for took, _, _ in refusals]
+        outside_own = [max(took - waited, 0.0) for took, waited, _ in refusals]
+        told = [wait for _, _, wait in refusals]
+        kept, broken = sum(client.kept for client in clients), sum(client.broken for client in clients)
         print(f"{options.times:.0f} times for {options.seconds:.0f} s: {good:.1f} good requests a second "
               f"({good / peak:.1%} of the peak), {report['requests']['rejected']} refused, errors {report['errors']}, "
               f"client {report['client']['verdict']}")
-        print(f"{len(refusals)} refusals seen by probes: p50 {percentile(times, 0.5):.2f} ms, p99 "
-              f"{percentile(times, 0.99):.2f} ms, longest {max(times, default=0):.2f} ms; Retry-After p50 "
-              f"{percentile([wait for _, wait in refusals], 0.5):.0f} ms; {kept} of {kept + broken} who waited so long "
-              "were served then")
+        print(f"Retry-After: {kept} of {kept + broken} kept for {options.polite} clients that waited so long and came back with "
+              f"the same; told p50 {percentile(told, 0.5)} ms, p99 {percentile(told, 0.99)} ms, longest {max(told, default=0)} ms")
         after = load(port, CAPACITY * 0.7, 10, folder)()
         recovered = next((interval["begin_s"] for interval in after["intervals"]
                           if interval["ttft_p99_ms"] <= SLO_MS and interval["failed"] == 0), None)
         print(f"recovery: {goodput(after):.1f} good requests a second at 0.7 times, "
               f"{after['requests']['rejected']} refused; good again {recovered} s after the overload")
+        waits.stop()
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
         server.stdout.close()
         log.close()
-        inside = refusals_of(log.name)
-        print(f"{len(inside)} refusals as the server saw them: p50 {percentile(inside, 0.5):.3f} ms, p99 "
-              f"{percentile(inside, 0.99):.3f} ms, p99.9 {percentile(inside, 0.999):.3f} ms, longest {max(inside):.3f} ms")
+        inside, inside_own = refusals_of(log.name, waits)
+        print("refusals                                  p50        p99      p99.9    longest, ms")
+        for name, times in (("in the server", inside), ("  less its waits for a core", inside_own),
+                            ("from outside", outside), ("  less both sides' waits for a core", outside_own)):
+            print(f"{name:36}" + "".join(f"{percentile(times, share):11.3f}" for share in (0.5, 0.99, 0.999, 1))
+                  + f"  ({len(times)})")
+        print(f"the server's threads waited {waits.within_ms(0, 1e12):.0f} ms for a core in all; "
+              f"the host took {stolen:.2f} s of the machine")
         errors = {kind: count for kind, count in report["errors"].items() if kind != "http 429"}
         if good < 0.95 * peak:
             problems.append("goodput falls below 95 % of its peak")
-        if percentile(times, 0.5) >= 5 or percentile(inside, 0.99) >= 5:
+        if max(inside_own) >= 5 or percentile(outside_own, 0.99) >= 5:
             problems.append("refusals take 5 ms or more")
+        if broken or not kept:
+            problems.append(f"Retry-After is not true: {broken} promises were broken, {kept} kept")
         if recovered is None or recovered > 5:
             problems.append("no recovery within 5 s")
         if errors:
