@@ -58,6 +58,18 @@ class ComposeTest(unittest.TestCase):
                 else:
                     self.assertIn(source, self.file["volumes"], name)
 
+    def test_redis_answers_the_servers(self):
+        # In its own mode, without a password, it answers its own machine alone.
+        command = self.services["redis"]["command"]
+        self.assertEqual(command[command.index("--protected-mode") + 1], "no")
+        self.assertNotIn("ports", self.services["redis"])
+
+    def test_memory_file_systems_have_options_that_podman_knows_too(self):
+        for name, service in self.services.items():
+            for mount in service.get("tmpfs", []):
+                for option in mount.split(":")[1].split(","):
+                    self.assertIn(option.split("=")[0], {"mode", "size", "rw", "ro"}, f"{name} {mount}")
+
     def test_streams_may_end_before_the_container_is_killed(self):
         config = (ROOT / "deploy/compose/reticle.toml").read_text(encoding="utf-8")
         drain = int(re.search(r"drain_timeout_s = (\d+)", config)[1])
