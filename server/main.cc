@@ -48,11 +48,6 @@ int RunServe(const std::vector<std::string>& arguments) {
   } else {
     metrics.ExpectTiers(kNoTier);
   }
-  if (!options.http_options.tls_cert.empty()) {
-    // A file that is no certificate is refused by the listener.
-    const auto expiry = reticle::server::CertificateExpiry(options.http_options.tls_cert);
-    if (expiry.ok()) metrics.SetCertificateExpiry(*expiry);
-  }
   std::vector<reticle::server::EngineMetrics*> engines;
 
   cli::ServeParts parts;
@@ -63,6 +58,10 @@ int RunServe(const std::vector<std::string>& arguments) {
   };
   parts.server_probe = &metrics;
   parts.render_metrics = [&metrics] { return metrics.Render(); };
+  parts.on_certificate = [&metrics](const cli::ServeOptions& served) {
+    const auto expiry = reticle::server::CertificateExpiry(served.http_options.tls_cert);
+    if (expiry.ok()) metrics.SetCertificateExpiry(*expiry);
+  };
   parts.on_model = [&](cli::LoadedModel* model) {
     if (model == nullptr) {
       for (reticle::server::EngineMetrics* engine : engines) metrics.Retire(*engine);

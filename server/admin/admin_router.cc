@@ -79,6 +79,12 @@ AdminRouter::AdminRouter(std::string_view token)
 
 AdminRouter::~AdminRouter() { workers_.Join(); }
 
+void AdminRouter::SetToken(std::string_view token) {
+  std::string digest = token.empty() ? std::string() : Digest(token);
+  MutexLock lock(token_mutex_);
+  token_digest_ = std::move(digest);
+}
+
 void AdminRouter::Add(std::string method, std::string pattern, AdminFunction function) {
   routes_.push_back({std::move(method), std::move(pattern), std::move(function), false});
 }
@@ -95,7 +101,12 @@ std::string_view AdminRouter::Route(std::string_view path) const {
 }
 
 absl::Status AdminRouter::Authorize(const http::HttpRequest& request) const {
-  if (token_digest_.empty()) {
+  std::string expected;
+  {
+    MutexLock lock(token_mutex_);
+    expected = token_digest_;
+  }
+  if (expected.empty()) {
     if (request.origin.empty()) return absl::OkStatus();
     return PermissionDeniedError("Web pages may not use the admin API without a token");
   }
@@ -106,7 +117,7 @@ absl::Status AdminRouter::Authorize(const http::HttpRequest& request) const {
   }
   given.remove_prefix(kBearer.size());
   const std::string digest = Digest(given);
-  if (CRYPTO_memcmp(digest.data(), token_digest_.data(), digest.size()) == 0) {
+  if (CRYPTO_memcmp(digest.data(), expected.data(), digest.size()) == 0) {
     return absl::OkStatus();
   }
   return UnauthenticatedError("The admin token is wrong");

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
+#include "base/thread_annotations.h"
 #include "server/core/worker_pool.h"
 #include "server/http/handler.h"
 
@@ -44,6 +46,9 @@ class AdminRouter : public http::Handler {
   explicit AdminRouter(std::string_view token);
   ~AdminRouter() override;
 
+  // For requests to come. Thread-safe.
+  void SetToken(std::string_view token);
+
   // `pattern`: segments, of which "{anything}" stands for any one.
   void Add(std::string method, std::string pattern, AdminFunction function);
   void AddSlow(std::string method, std::string pattern, AdminFunction function);
@@ -60,7 +65,8 @@ class AdminRouter : public http::Handler {
   };
   absl::Status Authorize(const http::HttpRequest& request) const;
 
-  const std::string token_digest_;  // empty: no token
+  mutable Mutex token_mutex_;
+  std::string token_digest_ RETICLE_GUARDED_BY(token_mutex_);  // empty: no token
   std::vector<RouteEntry> routes_;
   WorkerPool workers_;
 };

@@ -21,7 +21,7 @@ bool IsLoopback(const std::string& host) {
   return host == "localhost";
 }
 
-absl::StatusOr<std::string> Token(const ServeOptions& options) {
+absl::StatusOr<std::string> ReadToken(const ServeOptions& options) {
   if (options.admin_token_file.empty()) return options.admin_token;
   std::ifstream file(options.admin_token_file, std::ios::binary);
   std::string token;
@@ -33,7 +33,27 @@ absl::StatusOr<std::string> Token(const ServeOptions& options) {
   return token;
 }
 
+absl::StatusOr<std::string> Token(const ServeOptions& options) {
+  ASSIGN_OR_RETURN(std::string token, ReadToken(options));
+  ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.admin));
+  if (token.empty() && !IsLoopback(listen.host)) {
+    return InvalidArgumentError(
+        "--admin listens on %s, which others can reach: it needs --admin-token or "
+        "--admin-token-file",
+        listen.host);
+  }
+  return token;
+}
+
 }  // namespace
+
+absl::Status Admin::CheckToken(const ServeOptions& options) { return Token(options).status(); }
+
+absl::Status Admin::SetToken(const ServeOptions& options) {
+  ASSIGN_OR_RETURN(const std::string token, Token(options));
+  router_.SetToken(token);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options, LoadedModel& model,
                                                     ServerContext& context,
@@ -41,12 +61,6 @@ absl::StatusOr<std::unique_ptr<Admin>> Admin::Start(const ServeOptions& options,
                                                     ServerAdmin orders) {
   ASSIGN_OR_RETURN(const std::string token, Token(options));
   ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.admin));
-  if (token.empty() && !IsLoopback(listen.host)) {
-    return InvalidArgumentError(
-        "--admin listens on %s, which others can reach: it needs --admin-token or "
-        "--admin-token-file",
-        listen.host);
-  }
   std::unique_ptr<Admin> admin(new Admin(model, token));
   for (size_t i = 0; i < model.groups().size(); ++i) {
     const DeviceGroup& group = *model.groups()[i];

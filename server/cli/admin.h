@@ -28,6 +28,11 @@ class Admin : private AdapterStore {
                                                       ServerAdmin orders);
   ~Admin() override;
 
+  // Requests to come must bear the token that `options` tell. INVALID_ARGUMENT, and nothing
+  // changes, when they tell none that may be used; CheckToken says so before.
+  absl::Status SetToken(const ServeOptions& options);
+  static absl::Status CheckToken(const ServeOptions& options);
+
   std::string address() const { return server_->address(); }
   http::HttpServer& server() { return *server_; }
 

@@ -92,8 +92,11 @@ absl::StatusOr<ReloadReport> Reloader::Reload() {
     (change.reloadable ? report.applied : report.kept).push_back(change.flag);
   }
   // What can fail comes first.
-  if (parts_.http != nullptr && !options_.http_options.tls_cert.empty()) {
-    RETURN_IF_ERROR(parts_.http->ReloadTls());
+  if (parts_.admin != nullptr) RETURN_IF_ERROR(Admin::CheckToken(fresh));
+  if (!options_.http_options.tls_cert.empty()) {
+    if (parts_.http != nullptr) RETURN_IF_ERROR(parts_.http->ReloadTls());
+    if (parts_.grpc != nullptr) RETURN_IF_ERROR(parts_.grpc->ReloadTls());
+    if (parts_.on_certificate) parts_.on_certificate();
     report.applied.push_back("certificates");
   }
   if (parts_.accounts != nullptr) {
@@ -101,6 +104,7 @@ absl::StatusOr<ReloadReport> Reloader::Reload() {
     report.applied.push_back("keys");
   }
   TakeReloadable(fresh, options_);
+  if (parts_.admin != nullptr) RETURN_IF_ERROR(parts_.admin->SetToken(options_));
   SetLogLevel(*ParseLogLevel(options_.log_level));
   if (parts_.telemetry != nullptr) parts_.telemetry->Configure(TelemetryOptionsOf(options_, ""));
   if (parts_.http != nullptr) {

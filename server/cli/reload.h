@@ -2,12 +2,16 @@
 #ifndef RETICLE_SERVER_CLI_RELOAD_H_
 #define RETICLE_SERVER_CLI_RELOAD_H_
 
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/cli/admin.h"
 #include "server/cli/serve_options.h"
+#include "server/core/front.h"
 #include "server/http/http_server.h"
 #include "server/telemetry/telemetry.h"
 #include "server/tenants/accounts.h"
@@ -36,9 +40,13 @@ class Reloader {
     Telemetry* telemetry = nullptr;
     tenants::Accounts* accounts = nullptr;
     http::HttpServer* http = nullptr;
+    Front* grpc = nullptr;
+    Admin* admin = nullptr;
+    // Called once a certificate was taken over; may be empty.
+    std::function<void()> on_certificate = nullptr;
   };
   // `options` are those in force; reloadable ones change in it.
-  Reloader(ServeOptions& options, const Parts& parts) : options_(options), parts_(parts) {}
+  Reloader(ServeOptions& options, Parts parts) : options_(options), parts_(std::move(parts)) {}
 
   // Parses the command line's arguments and the file that they name again, and takes over what can
   // be. With an error nothing has changed, and its message says why.

@@ -176,6 +176,9 @@ absl::Status Process::Open() {
     ASSIGN_OR_RETURN(http_, http::HttpServer::Start(http, *context_));
     std::printf("HTTP  %s\n", http_->address().c_str());
   }
+  if (!options_.http_options.tls_cert.empty() && parts_.on_certificate) {
+    parts_.on_certificate(options_);
+  }
   if ((options_.grpc != "none" || options_.grpc_fd >= 0) && parts_.start_grpc) {
     ASSIGN_OR_RETURN(grpc_, parts_.start_grpc(options_, *context_, http_.get()));
     std::printf("gRPC  %s\n", grpc_->address().c_str());
@@ -204,7 +207,6 @@ absl::Status Process::Load() {
   model_ = *std::move(loaded);
   live_.store(model_.get(), std::memory_order_release);
   if (parts_.on_model) parts_.on_model(model_.get());
-  reloader_.emplace(options_, Reloader::Parts{telemetry_.get(), accounts_.get(), http_.get()});
   if (options_.admin != "none" || options_.admin_fd >= 0) {
     ServerAdmin orders;
     orders.context = &*context_;
@@ -218,6 +220,15 @@ absl::Status Process::Load() {
         admin_, Admin::Start(options_, *model_, *context_, accounts_.get(), std::move(orders)));
     std::printf("Admin %s\n", admin_->address().c_str());
   }
+  reloader_.emplace(options_, Reloader::Parts{.telemetry = telemetry_.get(),
+                                              .accounts = accounts_.get(),
+                                              .http = http_.get(),
+                                              .grpc = grpc_.get(),
+                                              .admin = admin_.get(),
+                                              .on_certificate = [this] {
+                                                if (parts_.on_certificate)
+                                                  parts_.on_certificate(options_);
+                                              }});
   context_->SetReady([served = model_.get()] { return served->Works(); });
   if (http_ != nullptr) http_->OnReady();
   if (grpc_ != nullptr) grpc_->OnReady();

@@ -26,6 +26,8 @@ struct ServeParts {
   std::function<std::string()> render_metrics;
   // Told once the engines run, so that their gauges can be read; and, with null, before they go.
   std::function<void(LoadedModel*)> on_model;
+  // Told when a certificate is served, at the start and after a reload; empty: nobody.
+  std::function<void(const ServeOptions&)> on_certificate;
   // Starts the gRPC front with these options, on the loops of the HTTP front if there is one (else
   // null); empty: there is none.
   std::function<absl::StatusOr<std::unique_ptr<Front>>(const ServeOptions&, ServerContext&,

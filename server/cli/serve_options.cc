@@ -31,8 +31,9 @@ struct Setting {
 
 // What a running server takes over (docs/lifecycle.md).
 constexpr std::string_view kReloadable[] = {
-    "--log-level",  "--log-requests",  "--log-prompts",    "--trace-ratio",
-    "--tier-limit", "--drain-timeout", "--drain-delay-ms", "--max-connections",
+    "--log-level",   "--log-requests",     "--log-prompts",    "--trace-ratio",
+    "--tier-limit",  "--drain-timeout",    "--drain-delay-ms", "--max-connections",
+    "--admin-token", "--admin-token-file",
 };
 
 bool IsReloadable(std::string_view flag) {
@@ -405,6 +406,8 @@ void TakeReloadable(const ServeOptions& from, ServeOptions& into) {
   into.tier_limits = from.tier_limits;
   into.drain_timeout_s = from.drain_timeout_s;
   into.drain_delay_ms = from.drain_delay_ms;
+  into.admin_token = from.admin_token;
+  into.admin_token_file = from.admin_token_file;
   into.http_options.max_connections = from.http_options.max_connections;
 }
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
+
 namespace reticle::server {
 
 // Listening and serving from its creation on. The destructor ends what still runs and joins its
@@ -24,6 +26,9 @@ class Front {
   virtual void BeginDrain() = 0;
   // Accepts what has arrived and listens no more. Waits for that, a fraction of a second.
   virtual void StopListening() {}
+  // Takes over what changed in the files of certificate and key, for connections to come; on an
+  // error nothing changes.
+  virtual absl::Status ReloadTls() { return absl::OkStatus(); }
   // Calls that are being answered, or whose answer is not yet sent.
   virtual int64_t busy() const = 0;
 };

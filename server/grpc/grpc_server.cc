@@ -5,8 +5,6 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "base/log.h"
@@ -14,33 +12,13 @@
 #include "server/grpc/grpc_acceptor.h"
 #include "server/grpc/inference_service.h"
 #include "server/grpc/stream_worker.h"
+#include "server/grpc/tls_credentials.h"
 
 namespace reticle::server {
 namespace {
 
 constexpr std::chrono::milliseconds kFarewell{500};
 constexpr char kServiceName[] = "reticle.v1.InferenceService";
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("cannot open %s", path);
-  std::ostringstream content;
-  content << file.rdbuf();
-  return std::move(content).str();
-}
-
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(
-    const GrpcServerOptions& options) {
-  if (options.tls_certificate_path.empty() != options.tls_key_path.empty()) {
-    return InvalidArgumentError("TLS needs both a certificate and a key; only one is given");
-  }
-  if (options.tls_certificate_path.empty()) return grpc::InsecureServerCredentials();
-  ASSIGN_OR_RETURN(std::string certificate, ReadFile(options.tls_certificate_path));
-  ASSIGN_OR_RETURN(std::string key, ReadFile(options.tls_key_path));
-  grpc::SslServerCredentialsOptions ssl;
-  ssl.pem_key_cert_pairs.push_back({std::move(key), std::move(certificate)});
-  return grpc::SslServerCredentials(ssl);
-}
 
 }  // namespace
 
@@ -65,6 +43,7 @@ struct GrpcServer::Impl {
   InferenceService service;
   std::string host;
   int port = 0;
+  std::shared_ptr<TlsCredentials> tls;   // null: none
   std::unique_ptr<grpc::Server> server;  // its calls use the rest
   std::unique_ptr<GrpcAcceptor> acceptor;
 };
@@ -73,11 +52,19 @@ GrpcServer::GrpcServer() = default;
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options,
                                                               ServerContext& context) {
-  ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials, MakeCredentials(options));
+  if (options.tls_certificate_path.empty() != options.tls_key_path.empty()) {
+    return InvalidArgumentError("TLS needs both a certificate and a key; only one is given");
+  }
   auto started = std::unique_ptr<GrpcServer>(new GrpcServer);
   started->impl_ = std::make_unique<Impl>(context, options.loops);
   Impl& impl = *started->impl_;
 
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (!options.tls_certificate_path.empty()) {
+    ASSIGN_OR_RETURN(impl.tls,
+                     TlsCredentials::Create(options.tls_certificate_path, options.tls_key_path));
+    credentials = impl.tls;
+  }
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   ASSIGN_OR_RETURN(ListenSocket socket, ListenSocket::Open(options.listen));
@@ -127,6 +114,10 @@ void GrpcServer::OnReady() {
 void GrpcServer::BeginDrain() { OnServing(false); }
 
 void GrpcServer::StopListening() { impl_->acceptor->Stop(); }
+
+absl::Status GrpcServer::ReloadTls() {
+  return impl_->tls != nullptr ? impl_->tls->Reload() : absl::OkStatus();
+}
 
 int64_t GrpcServer::busy() const {
   return impl_->call_context.active_calls.load(std::memory_order_acquire);

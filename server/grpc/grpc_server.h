@@ -45,6 +45,7 @@ class GrpcServer final : public Front {
   void OnServing(bool serving) override;
   void BeginDrain() override;
   void StopListening() override;
+  absl::Status ReloadTls() override;
   int64_t busy() const override;
 
  private:

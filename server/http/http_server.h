@@ -79,8 +79,7 @@ class HttpServer : public Front, public LoopHost {
   // checks are answered.
   void BeginDrain() override;
   void StopListening() override;
-  // Takes over what changed in the files of certificate and key, for connections to come.
-  absl::Status ReloadTls();
+  absl::Status ReloadTls() override;
   void SetMaxConnections(uint32_t limit);
   // Connections with a request that is not yet answered to the last byte.
   int64_t busy() const override;

@@ -403,6 +403,32 @@ class Reload(unittest.TestCase):
               "a file that is gone is not told")
         self.assertEqual(self.limit()[1], 77)
 
+    def test_the_admin_token_follows_its_file(self):
+        token = os.path.join(self.folder.name, "admin.token")
+
+        def write(text):
+            with open(token, "w", encoding="utf-8") as file:
+                file.write(text)
+
+        def asked(server, word):
+            with socket.create_connection(("127.0.0.1", server.admin_port), 60) as sock:
+                sock.sendall(build("GET", "/admin/log", None, ["Connection: close", f"Authorization: Bearer {word}"]))
+                return Reader(sock).response()[0]
+        write("first\n")
+        server = Managed("--admin-token-file", token)
+        self.addCleanup(server.stop)
+        self.assertEqual([asked(server, word) for word in ("first", "second")], [200, 401])
+        write("second\n")
+        self.assertEqual([asked(server, word) for word in ("first", "second")], [200, 401])
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: asked(server, "second") == 200, "the new token is not taken")
+        self.assertEqual(asked(server, "first"), 401)
+        # An empty file is a mistake and no open door.
+        write("")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: any("nothing has changed" in line["msg"] for line in server.lines()), "the mistake is not told")
+        self.assertEqual([asked(server, word) for word in ("second", "")], [200, 401])
+
     def test_the_tenant_is_a_hash(self):
         self.server.admin("POST", "/admin/log", {"level": "info"})
         status, _, _ = self.server.request("POST", "/v1/completions", BODY,

@@ -1,9 +1,14 @@
 """/metrics of live servers: every request is accounted for, TLS shows its certificate, buckets are the operator's."""
 
 import calendar
+import contextlib
+import json
 import os
 import re
 import shutil
+import signal
+import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -32,6 +37,26 @@ def samples(text, name):
 
 def scrape(server):
     return server.request("GET", "/metrics")[2].decode()
+
+
+def make_certificate(folder, days):
+    """Writes the pair in `folder` and returns (certificate file, key file, its end)."""
+    cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-days", str(days), "-subj", "/CN=localhost", "-keyout", key, "-out", cert], check=True,
+                   capture_output=True)
+    shown = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-enddate"], check=True, capture_output=True,
+                           text=True).stdout.strip().removeprefix("notAfter=")
+    return cert, key, calendar.timegm(time.strptime(shown, "%b %d %H:%M:%S %Y %Z"))
+
+
+def served_certificate(port):
+    """PEM of the certificate that a handshake shows; HTTP/2 is offered, which gRPC asks for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection(("127.0.0.1", port), 30) as plain, context.wrap_socket(plain) as secure:
+        return ssl.DER_cert_to_PEM_cert(secure.getpeercert(True))
 
 
 class Metrics(unittest.TestCase):
@@ -88,21 +113,75 @@ class Metrics(unittest.TestCase):
                       if line and not re.match(r"vllm:\S+ (metric names should not contain ':'|non-counter metrics)", line)]
         self.assertEqual(complaints, [])
 
-    def test_the_certificate_in_use_is_shown(self):
+    def test_the_certificate_in_use_is_shown_and_a_renewed_one_taken_over_by_both_fronts(self):
+        name = "reticle_tls_certificate_expiry_timestamp_seconds"
         with tempfile.TemporaryDirectory() as folder:
-            cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
-            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                            "-days", "30", "-subj", "/CN=localhost", "-keyout", key, "-out", cert],
-                           check=True, capture_output=True)
-            shown = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-enddate"], check=True,
-                                   capture_output=True, text=True).stdout.strip().removeprefix("notAfter=")
-            end = calendar.timegm(time.strptime(shown, "%b %d %H:%M:%S %Y %Z"))
-            server = Server("--tls-cert", cert, "--tls-key", key, wait=False)
-            try:
+            cert, key, end = make_certificate(folder, 30)
+            server = Server("--tls-cert", cert, "--tls-key", key, "--grpc", "127.0.0.1:0", wait=False)
+            grpc_port = int(server._read_line().rsplit(":", 1)[1])
+
+            def shown():
                 context = ssl.create_default_context(cafile=cert)
                 with urllib.request.urlopen(f"https://localhost:{server.port}/metrics", context=context, timeout=30) as reply:
-                    text = reply.read().decode()
-                self.assertEqual(samples(text, "reticle_tls_certificate_expiry_timestamp_seconds"), {(): end})
+                    return samples(reply.read().decode(), name)
+
+            def served():
+                return [served_certificate(port).split() for port in (server.port, grpc_port)]
+
+            def file():
+                with open(cert, encoding="ascii") as opened:
+                    return opened.read().split()
+            try:
+                self.until(lambda: server._read_line().startswith("Model"))
+                self.assertEqual(shown(), {(): end})
+                self.assertEqual(served(), [file()] * 2)
+                old = file()
+                _, _, later = make_certificate(folder, 60)
+                self.assertEqual(served(), [old] * 2)
+                server.process.send_signal(signal.SIGHUP)
+                self.until(lambda: served() == [file()] * 2)
+                self.assertEqual(shown(), {(): later})
+                # A key that is another's changes nothing.
+                new = file()
+                os.rename(key, key + ".good")
+                make_certificate(folder, 90)
+                os.rename(key + ".good", key)
+                server.process.send_signal(signal.SIGHUP)
+                self.until(lambda: "nothing has changed" in server.errors())
+                self.assertEqual(served(), [new] * 2)
+            finally:
+                server.stop()
+
+    def test_a_store_of_accounts_that_can_be_read_but_not_written_is_shown(self):
+        with tempfile.TemporaryDirectory() as folder:
+            store = os.path.join(folder, "tenants.db")
+            made = subprocess.run([os.environ["RETICLE"], "keys", "create", "name=A", "email=a@example.org", "tier=free",
+                                   "--store", store, "--json"], check=True, capture_output=True)
+            key = json.loads(made.stdout)["key"]
+            server = Server("--free-tier", "--tenants-store", store)
+
+            def failed():
+                return samples(scrape(server), "reticle_accounts_store_failed")[()]
+
+            def rename(old, new):
+                with contextlib.closing(sqlite3.connect(store, 30)) as database, database:
+                    database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+            def ask():
+                headers = [f"Authorization: Bearer {key}"]
+                self.assertEqual(server.request("POST", "/v1/completions", BODY, headers)[0], 200)
+            try:
+                ask()
+                self.assertEqual(failed(), 0)
+                rename("usage_days", "away")
+                ask()
+                self.until(lambda: failed() == 1)
+                # Keys are read all the while, which works.
+                for _ in range(20):
+                    time.sleep(0.05)
+                    self.assertEqual(failed(), 1)
+                rename("away", "usage_days")
+                self.until(lambda: failed() == 0)
             finally:
                 server.stop()
 
