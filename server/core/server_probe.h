@@ -62,6 +62,8 @@ class ServerProbe {
   virtual void OnQuotaRefused(std::string_view tier, std::string_view limit) {}
   // Whether quotas that should be shared are counted by this process alone; told again and again.
   virtual void OnQuotaDegraded(bool degraded) {}
+  // Whether the store of the accounts fails; told when it changes.
+  virtual void OnAccountsStoreFailed(bool failed) {}
   // Tokens of streams whose bytes the sockets have: what the server added to each. In bulk.
   virtual void OnTokensHandedOver(const AddedLatency& added) {}
   // `count` more log lines ("log_lines") or trace spans ("spans") went missing.

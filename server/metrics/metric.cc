@@ -165,6 +165,8 @@ constexpr std::array<MetricInfo, static_cast<size_t>(kCount)> kCatalogue = {{
      "Requests without a key that is good."},
     {kQuotaDegraded, "reticle_quota_degraded", kG, "-", "",
      "1: quotas should be shared, but this process counts alone."},
+    {kAccountsStoreFailed, "reticle_accounts_store_failed", kG, "-", "",
+     "1: the store of keys and usage does not answer. Known keys stay good, usage waits."},
 
     {kBuildInfo, "reticle_build_info", kG, "-", "version",
      "The version that runs; the value is 1."},

@@ -88,6 +88,7 @@ enum class Metric : uint8_t {
   kTierTokensPerSecond,
   kKeysRefused,
   kQuotaDegraded,
+  kAccountsStoreFailed,
   // Of the process.
   kBuildInfo,
   kCertificateExpiry,

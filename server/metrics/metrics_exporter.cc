@@ -137,6 +137,10 @@ void MetricsExporter::OnQuotaDegraded(bool degraded) {
   quota_degraded_.store(degraded, std::memory_order_relaxed);
 }
 
+void MetricsExporter::OnAccountsStoreFailed(bool failed) {
+  store_failed_.store(failed, std::memory_order_relaxed);
+}
+
 void MetricsExporter::OnTokensHandedOver(const AddedLatency& added) { latency_.Add(added); }
 
 void MetricsExporter::OnConnectionsChanged(std::string_view front, int64_t open) {
@@ -207,6 +211,7 @@ std::string MetricsExporter::Render() const {
   SeriesWriter out(families);
   out.Count(Metric::kKeysRefused, keys_refused_.value());
   out.Gauge(Metric::kQuotaDegraded, quota_degraded_.load(std::memory_order_relaxed) ? 1 : 0);
+  out.Gauge(Metric::kAccountsStoreFailed, store_failed_.load(std::memory_order_relaxed) ? 1 : 0);
   out.Gauge(Metric::kBuildInfo, 1, {{"version", version_}});
   if (const int64_t expiry_s = certificate_expiry_s_.load(std::memory_order_relaxed);
       expiry_s != 0) {

@@ -63,6 +63,7 @@ class MetricsExporter final : public ServerProbe {
   void OnKeyRefused() override;
   void OnQuotaRefused(std::string_view tier, std::string_view limit) override;
   void OnQuotaDegraded(bool degraded) override;
+  void OnAccountsStoreFailed(bool failed) override;
   void OnTokensHandedOver(const AddedLatency& added) override;
   void OnTelemetryLost(std::string_view what, uint64_t count) override;
   void OnConnectionsChanged(std::string_view front, int64_t open) override;
@@ -96,6 +97,7 @@ class MetricsExporter final : public ServerProbe {
   Labelled<Counter> telemetry_lost_;  // by kind
   Counter keys_refused_;
   std::atomic<bool> quota_degraded_{false};
+  std::atomic<bool> store_failed_{false};
   std::atomic<int64_t> certificate_expiry_s_{0};  // 0: no TLS
 };
 

@@ -140,21 +140,23 @@ void Accounts::Loop() {
     const int64_t now_ns = clock_.NowNanos();
     if (!jobs.empty() || now_ns - reload_ns >= options_.reload_ms * 1'000'000) {
       reload_ns = now_ns;
-      TellStore(Reload());
+      TellStore(Reload(), read_failed_);
     }
     for (size_t i = 0; i < jobs.size(); ++i) jobs[i].done(std::move(results[i]));
     if (stopping || now_ns - flush_ns >= options_.flush_ms * 1'000'000) {
       flush_ns = now_ns;
-      TellStore(Flush());
+      TellStore(Flush(), write_failed_);
       probe_.OnQuotaDegraded(ledger_->degraded());
     }
     if (stopping) return;
   }
 }
 
-void Accounts::TellStore(const absl::Status& status) {
-  const bool failed = !status.ok();
+void Accounts::TellStore(const absl::Status& status, bool& part_failed) {
+  part_failed = !status.ok();
+  const bool failed = read_failed_ || write_failed_;
   if (failed == store_failed_.exchange(failed)) return;
+  probe_.OnAccountsStoreFailed(failed);
   if (failed) {
     LogWarning("accounts: %s; keys that are known stay good, usage waits", status.message());
   } else {

@@ -101,7 +101,8 @@ class Accounts : public Gate {
   absl::Status Reload();
   absl::Status Flush();
   absl::Status SeedQuotas(LocalQuota& ledger);
-  void TellStore(const absl::Status& status);
+  // `part_failed` is read_failed_ or write_failed_.
+  void TellStore(const absl::Status& status, bool& part_failed);
   void AddUsage(const Caller& caller, const UsageCounts& counts);
   // Until one of the organisation's requests ends, at the pace that they have shown; 0: none runs
   // here.
@@ -135,8 +136,9 @@ class Accounts : public Gate {
   // ---- the store's thread
   std::unique_ptr<AccountStore> store_;
   int64_t seen_version_ = 0;
-  std::atomic<bool> store_failed_{false};  // written by this thread alone
-  std::thread thread_;                     // last: it uses the rest
+  bool read_failed_ = false, write_failed_ = false;  // of this thread
+  std::atomic<bool> store_failed_{false};            // written by this thread alone
+  std::thread thread_;                               // last: it uses the rest
 };
 
 }  // namespace reticle::server::tenants
