@@ -1,5 +1,7 @@
 #include "scheduler/appointments.h"
 
+#include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -22,10 +24,43 @@ TEST(AppointmentBookTest, TimesFollowEachOtherAtThePaceOfTheQueue) {
   EXPECT_EQ(book.Book(1, 1, pace, now_ns), 10 * kMs);
   EXPECT_EQ(book.Book(2, 1, pace, now_ns), 20 * kMs);
   EXPECT_EQ(book.Book(3, 1, pace, now_ns), 30 * kMs);
-  // Asking again changes nothing.
-  EXPECT_EQ(book.Book(2, 1, pace, now_ns + 5 * kMs), 15 * kMs);
   // Whoever needs more places waits for more of them.
   EXPECT_EQ(book.Book(4, 8, pace, now_ns), 80 * kMs);
+}
+
+TEST(AppointmentBookTest, OneTenantsFurtherTimesFollowItsOwnAndDelayNobody) {
+  AdmissionPace pace;
+  for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * 10 * kMs);
+  AppointmentBook book;
+  const int64_t now_ns = 200 * kMs;
+  for (int i = 1; i <= 100; ++i) EXPECT_EQ(book.Book(1, 1, pace, now_ns), i * 10 * kMs);
+  EXPECT_EQ(book.Book(2, 1, pace, now_ns), 20 * kMs);
+  for (int i = 1; i <= 100; ++i) {
+    EXPECT_TRUE(book.Redeem(1, now_ns + i * 10 * kMs));
+    EXPECT_FALSE(book.Redeem(1, now_ns + i * 10 * kMs));
+  }
+  // Whoever asks without end is told the last one.
+  for (size_t i = 0; i < AppointmentBook::kMostOfTenant; ++i) book.Book(1, 1, pace, now_ns);
+  const size_t size = book.size();
+  const std::optional<int64_t> last_ns = book.Book(1, 1, pace, now_ns);
+  EXPECT_EQ(book.size(), size);
+  ASSERT_TRUE(last_ns.has_value());
+  for (size_t i = 0; i < AppointmentBook::kMostOfTenant; ++i) {
+    EXPECT_TRUE(book.Redeem(1, now_ns + *last_ns));
+  }
+}
+
+TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
+  // 32 end together, every second.
+  AdmissionPace pace;
+  for (int i = 32; i < 20 * 32; ++i) pace.OnAdmitted(0, i / 32 * 1'000 * kMs);
+  EXPECT_GE(pace.mean_gap_ns(), 1'000 * kMs / 40);
+  AppointmentBook book;
+  std::optional<int64_t> wait_ns;
+  for (uint64_t tenant = 1; tenant <= 320; ++tenant) {
+    wait_ns = book.Book(tenant, 1, pace, 19'000 * kMs);
+  }
+  EXPECT_GE(*wait_ns, 8'000 * kMs);
 }
 
 TEST(AppointmentBookTest, IsKeptOnceForItsTenantAndNotBeforeItsTime) {
@@ -64,7 +99,9 @@ TEST(AppointmentBookTest, IsBoundedAndForgetsWhoDoesNotCome) {
   AppointmentBook book;
   for (size_t i = 1; i <= AppointmentBook::kMost + 10; ++i) book.Book(i, 1, unknown, 0);
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
-  for (size_t i = 0; i < 2 * AppointmentBook::kMostNameless; ++i) book.Book(0, 1, unknown, 0);
+  // Nothing is promised to whom it has no room for.
+  EXPECT_FALSE(book.Book(0, 1, unknown, 0).has_value());
+  EXPECT_FALSE(book.Book(AppointmentBook::kMost + 10, 1, unknown, 0).has_value());
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
   const int64_t late_ns = AppointmentBook::kUnknownWaitNs + AppointmentBook::kGraceNs + 1;
   EXPECT_FALSE(book.Redeem(1, late_ns));
@@ -74,7 +111,8 @@ TEST(AppointmentBookTest, IsBoundedAndForgetsWhoDoesNotCome) {
 }
 
 // Whatever happened before, and whatever others do meanwhile: who was turned away by a full queue
-// and waits as long as told is taken.
+// and waits as long as told is taken; so are several requests of one tenant, and those that come in
+// several parts.
 TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
   int refusals = 0;
   for (uint32_t round = 0; round < 40; ++round) {
@@ -89,14 +127,20 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
         {{"content", "fast"}, {"blocks", "512"}, {"max_sequences", std::to_string(draw(1, 6))}},
         options);
     std::vector<std::unique_ptr<Client>> clients;
-    const auto submit = [&](uint64_t tenant, int32_t priority) {
-      Request request = MakeRequest(MakePrompt(static_cast<size_t>(draw(1, 60))),
-                                    static_cast<uint32_t>(draw(1, 60)));
-      request.tenant = tenant;
-      request.priority = priority;
-      clients.push_back(MakeClient(std::move(request), 1, 256));
-      const absl::Status status = engine.Submit(*clients.back());
-      if (!status.ok()) clients.pop_back();
+    const auto submit = [&](uint64_t tenant, int32_t priority, uint32_t parts) {
+      absl::Status status;
+      for (uint32_t part = 0; part < parts && status.ok(); ++part) {
+        Request request = MakeRequest(MakePrompt(static_cast<size_t>(draw(1, 60))),
+                                      static_cast<uint32_t>(draw(1, 60)));
+        request.tenant = tenant;
+        request.priority = priority;
+        request.more_sequences = part == 0 ? parts - 1 : 0;
+        request.admitted = part > 0;
+        clients.push_back(MakeClient(std::move(request), 1, 256));
+        status = engine.Submit(*clients.back());
+        EXPECT_TRUE(part == 0 || status.ok()) << status;
+        if (!status.ok()) clients.pop_back();
+      }
       return status;
     };
     const auto step = [&] {
@@ -104,40 +148,95 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
       for (const auto& client : clients) client->Read();
       std::erase_if(clients, [](const auto& client) { return client->ended(); });
     };
+    // Tenants 1 and 2 are patient: what is refused comes again when it may, not before. Tenants 3
+    // and 4 ask again and again.
     struct Refused {
       uint64_t tenant;
-      int32_t priority;
-      int64_t due_ns;
+      uint32_t parts;
     };
-    std::optional<Refused> waits;
-    const int32_t priorities[] = {0, 0, 40, 40, 40};
+    const int32_t priorities[] = {0, 0, 40, 0, 40};
+    std::multimap<int64_t, Refused> patient;
+    const auto ask = [&](uint64_t tenant, uint32_t parts) {
+      const absl::Status status = submit(tenant, priorities[tenant], parts);
+      if (status.ok() || tenant > 2) return status;
+      const std::optional<int64_t> wait_ns = RetryAfterNs(status);
+      EXPECT_TRUE(wait_ns.has_value() && *wait_ns > 0) << status;
+      patient.emplace(engine.clock().NowNanos() + wait_ns.value_or(0), Refused{tenant, parts});
+      ++refusals;
+      return status;
+    };
+    // A tenant that has asked for a time does nothing else until then.
+    const auto has_a_time = [&](uint64_t tenant) {
+      return std::any_of(patient.begin(), patient.end(),
+                         [&](const auto& entry) { return entry.second.tenant == tenant; });
+    };
     for (int i = 0; i < 1000; ++i) {
       if (draw(0, 3) > 0) step();
       // Now and then the device is slow, or nobody steps the engine at all.
       if (draw(0, 199) == 0) engine.clock().AdvanceNanos(draw(0, 50) * 10'000);
-      const auto tenant = static_cast<uint64_t>(draw(0, 4));
-      if (waits.has_value() && tenant == waits->tenant) {
-        const int64_t now_ns = engine.clock().NowNanos();
-        if (now_ns < waits->due_ns) continue;
-        const absl::Status status = submit(waits->tenant, waits->priority);
+      while (!patient.empty() && patient.begin()->first <= engine.clock().NowNanos()) {
+        const Refused refused = patient.begin()->second;
+        patient.erase(patient.begin());
+        const absl::Status status =
+            submit(refused.tenant, priorities[refused.tenant], refused.parts);
         ASSERT_TRUE(status.ok()) << "round " << round << ": " << status;
-        waits.reset();
-        continue;
       }
-      const int32_t priority = priorities[tenant];
-      const absl::Status status = submit(tenant, priority);
-      if (status.ok() || waits.has_value()) continue;
-      const std::optional<int64_t> wait_ns = RetryAfterNs(status);
-      ASSERT_TRUE(wait_ns.has_value()) << status;
-      ASSERT_GT(*wait_ns, 0);
-      waits = Refused{tenant, priority, engine.clock().NowNanos() + *wait_ns};
-      ++refusals;
+      const auto tenant = static_cast<uint64_t>(draw(1, 4));
+      const auto parts = static_cast<uint32_t>(draw(1, 2));
+      if (tenant > 2) {
+        (void)ask(tenant, parts);
+      } else if (!has_a_time(tenant)) {
+        for (int together = draw(1, 5); together > 0; --together) (void)ask(tenant, parts);
+      }
     }
-    EXPECT_LE(engine->Gauges().waiting, 3 * options.max_waiting);
     engine->AbortAll(absl::CancelledError("the end of the test"));
     ASSERT_TRUE(engine.RunUntilIdle());
   }
   EXPECT_GT(refusals, 200);
+}
+
+// Ten times as many tenants as the engine has room for, each of whom comes back as soon as it may:
+// the queue passes its limit by little.
+TEST(AppointmentsInEngineTest, OverloadThatWaitsAsLongAsToldLeavesTheQueueNearItsLimit) {
+  EngineOptions options;
+  options.max_waiting = 16;
+  TestEngine engine(
+      {{"content", "fast"}, {"blocks", "512"}, {"max_sequences", "4"}, {"credits", "1"}}, options);
+  struct Tenant {
+    std::unique_ptr<Client> client;
+    int64_t due_ns = 0;
+  };
+  std::vector<Tenant> tenants(200);
+  uint32_t longest = 0;
+  int served = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    engine.Step();
+    for (size_t t = 0; t < tenants.size(); ++t) {
+      Tenant& tenant = tenants[t];
+      if (tenant.client != nullptr) {
+        tenant.client->Read();
+        if (!tenant.client->ended()) continue;
+        tenant.client.reset();
+        ++served;
+      }
+      if (engine.clock().NowNanos() < tenant.due_ns) continue;
+      Request request = MakeRequest(MakePrompt(8), 1 + static_cast<uint32_t>(t % 60));
+      request.tenant = t + 1;
+      tenant.client = MakeClient(std::move(request), 1, 4);
+      const absl::Status status = engine.Submit(*tenant.client);
+      if (status.ok()) {
+        tenant.due_ns = 0;
+        continue;
+      }
+      tenant.client.reset();
+      ASSERT_EQ(tenant.due_ns, 0) << "a time told was not kept";
+      tenant.due_ns = engine.clock().NowNanos() + RetryAfterNs(status).value_or(0);
+    }
+    longest = std::max(longest, engine->Gauges().waiting);
+  }
+  EXPECT_GT(served, 2'000);
+  EXPECT_GE(longest, options.max_waiting);
+  EXPECT_LE(longest, 2 * options.max_waiting);
 }
 
 }  // namespace

@@ -102,11 +102,14 @@ absl::Status Engine::Impl::Validate(const Request& request) const {
 }
 
 absl::Status Engine::Impl::Submit(Request request) {
+  const bool book = request.book;
   absl::Status status = Validate(request);
   if (status.ok()) status = ValidateOutputs(request);
   if (status.ok()) status = Enqueue(std::move(request));
   uint32_t news = EngineSignal::kSubmitted;
   if (!status.ok()) {
+    // Else another engine is asked.
+    if (!book && !absl::IsInvalidArgument(status)) return status;
     MutexLock lock(mutex_);
     if (rejections_.size() < kMaxRejectionsKept) rejections_.push_back(status);
     news = EngineSignal::kControl;
@@ -125,23 +128,28 @@ absl::Status Engine::Impl::Enqueue(Request request) {
     return UnavailableError("device '%s' is %s", capabilities_.device_name,
                             DeviceStateName(state_.load()));
   }
+  const uint32_t asked = count + request.more_sequences;
   const bool shed_first = request.priority >= options_.shed_priority;
   uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
   if (!shed_first) waiting -= shed_first_count_.load(std::memory_order_relaxed);
   const uint32_t limit = shed_first ? std::max(options_.max_waiting / 2, 1u) : options_.max_waiting;
-  if (count > limit) {
-    return InvalidArgumentError("the request asks for %u sequences; at most %u may wait", count,
+  if (asked > limit) {
+    return InvalidArgumentError("the request asks for %u sequences; at most %u may wait", asked,
                                 limit);
   }
   AppointmentBook& book = appointments_[shed_first ? 1 : 0];
-  if (waiting + count <= limit) {
+  if (waiting + asked <= limit) {
     book.OnRoom();
   } else if (const int64_t now_ns = clock_.NowNanos();
-             waiting + count > 2 * limit || !book.Redeem(request.tenant, now_ns)) {
-    return WithRetryAfter(
-        ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
-                               waiting, count, limit),
-        book.Book(request.tenant, waiting + count - limit, paces_[shed_first ? 1 : 0], now_ns));
+             !request.admitted && !book.Redeem(request.tenant, now_ns)) {
+    std::optional<int64_t> wait_ns;
+    if (request.book) {
+      wait_ns =
+          book.Book(request.tenant, waiting + asked - limit, paces_[shed_first ? 1 : 0], now_ns);
+    }
+    absl::Status refusal = ResourceExhaustedError(
+        "%u sequences wait already, %u more would pass the limit of %u", waiting, asked, limit);
+    return wait_ns.has_value() ? WithRetryAfter(std::move(refusal), *wait_ns) : refusal;
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);

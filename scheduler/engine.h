@@ -27,8 +27,8 @@ struct EngineOptions {
   // Sequences that run at once; 0: the device's max_sequences.
   uint32_t max_running = 0;
   // Sequences that may wait for admission before Submit refuses with RESOURCE_EXHAUSTED, which
-  // tells a time to come back. Who comes back then is taken (appointments.h), for which the queue
-  // may grow to twice this limit.
+  // tells a time to come back. Who comes back then is taken (appointments.h), although the queue
+  // may be full.
   uint32_t max_waiting = 1024;
   // Sequences of this priority or worse are refused when half of max_waiting wait, and leave the
   // whole of it to better ones: overload sheds them first. They also leave a sixteenth of the

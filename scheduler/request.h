@@ -50,6 +50,12 @@ struct Request {
                             // ends with kDeadline
   uint64_t adapter = 0;
   bool use_prefix_cache = true;
+  // Of a client's request that comes as several of these: the first one asks for room for all, its
+  // own sequences and so many more; the others are `admitted` with it, whatever the queue holds.
+  uint32_t more_sequences = 0;
+  bool admitted = false;
+  // A refusal by a full queue tells a time to come back, which is kept.
+  bool book = true;
   // One stream for each choice; prompt log-probabilities go to the first.
   std::vector<std::shared_ptr<TokenStream>> outputs;
 };

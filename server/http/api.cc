@@ -32,22 +32,22 @@ class ReplyTask : public Task {
  public:
   using Function = std::function<absl::StatusOr<Reply>()>;
 
-  ReplyTask(Function function, bool offload, WorkerPool& workers, Waker waker)
+  explicit ReplyTask(const Function& function) : state_(std::make_shared<State>()) {
+    state_->reply = function();
+    state_->done = true;
+  }
+  // Computed by the pool, for `tenant`.
+  ReplyTask(Function function, uint64_t tenant, WorkerPool& workers, Waker waker)
       : state_(std::make_shared<State>()) {
-    if (!offload) {
-      state_->reply = function();
-      state_->done = true;
-      return;
-    }
-    const bool posted = workers.Post([state = state_, function = std::move(function), waker] {
-      state->reply = function();
-      state->done.store(true, std::memory_order_release);
-      waker();
-    });
-    if (!posted) {
-      state_->reply = ResourceExhaustedError("too many requests of this kind are waiting");
-      state_->done = true;
-    }
+    absl::Status posted = workers.Post(
+        tenant, [state = state_, function = std::move(function), waker = std::move(waker)] {
+          state->reply = function();
+          state->done.store(true, std::memory_order_release);
+          waker();
+        });
+    if (posted.ok()) return;
+    state_->reply = std::move(posted);
+    state_->done = true;
   }
 
   Progress Produce(ResponseWriter& writer, size_t) override {
@@ -261,7 +261,6 @@ absl::StatusOr<Reply> Ready(const ServerContext& context) {
     reply.body.push_back(']');
   }
   reply.body.push_back('}');
-  if (reply.status == 503) reply.headers = "Retry-After: 2\r\n";
   return reply;
 }
 
@@ -404,8 +403,10 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
                        405),
         route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
   }
+  const uint64_t tenant = request.caller != nullptr ? request.caller->tenant : 0;
   const auto reply = [&](ReplyTask::Function function, bool offload = false) {
-    return std::make_unique<ReplyTask>(std::move(function), offload, workers_, std::move(waker));
+    if (!offload) return std::make_unique<ReplyTask>(function);
+    return std::make_unique<ReplyTask>(std::move(function), tenant, workers_, std::move(waker));
   };
   const auto complete = [&](Dialect dialect) {
     return StartCompletion(dialect, std::move(request), context_, workers_, std::move(waker));
@@ -462,8 +463,8 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
     case Endpoint::kReady:
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
-      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); },
-                                         /*offload=*/true, scrapes_, std::move(waker));
+      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); }, tenant,
+                                         scrapes_, std::move(waker));
     case Endpoint::kWeb:
       return std::make_unique<WebTask>(web::AnswerWebRequest(
           *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));

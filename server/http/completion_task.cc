@@ -119,17 +119,18 @@ class CompletionTask : public Task, private ChunkSink {
       preparation_->done.store(true, std::memory_order_release);
       return;
     }
-    const bool posted = workers.Post([dialect, state = preparation_, &context, wake = waker_] {
+    const std::shared_ptr<const Caller>& caller = preparation_->http.caller;
+    const uint64_t tenant = caller != nullptr ? caller->tenant : 0;
+    const auto prepare = [dialect, state = preparation_, &context, wake = waker_] {
       if (!state->abandoned.load(std::memory_order_acquire)) {
         state->result = Prepare(dialect, state->http, context);
       }
       state->done.store(true, std::memory_order_release);
       wake();
-    });
-    if (!posted) {
-      preparation_->result =
-          ResourceExhaustedError("too many long prompts are waiting to be tokenised");
-      context.NoteRefusal(preparation_->http.caller.get(), preparation_->result.status());
+    };
+    if (absl::Status status = workers.Post(tenant, prepare); !status.ok()) {
+      context.NoteRefusal(caller.get(), status);
+      preparation_->result = std::move(status);
       preparation_->done.store(true, std::memory_order_release);
     }
   }
