@@ -12,7 +12,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
+#include <set>
+#include <utility>
 
 #include "absl/container/flat_hash_map.h"
 
@@ -42,35 +45,61 @@ class AdmissionPace {
   std::atomic<int64_t> last_ns_{0};
 };
 
+// Who asks for an appointment.
+struct Asker {
+  uint64_t tenant = 0;  // 0: nobody known
+  // How many it has at a time.
+  uint32_t most = 1;
+  // Stands for a tenant of 0 while it lasts. Those of connections that are gone, and of none, are
+  // anybody's who has none of his own: a client that comes on a new connection has no name.
+  std::weak_ptr<const void> connection;
+};
+
 // Not thread-safe.
 class AppointmentBook {
  public:
   static constexpr size_t kMost = 16'384;
-  // Of one tenant, but for tenant 0, which stands for everybody without a name.
-  static constexpr size_t kMostOfTenant = 256;
   // How late one may come.
   static constexpr int64_t kGraceNs = 60'000'000'000;
   // Told while nobody knows how fast the queue moves.
   static constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 
-  // Gives `tenant` an appointment, `excess` (at least 1) places behind the end of the queue, and
-  // returns how long to wait for it, at least 1 ns. Further ones of a tenant that has one follow
-  // that one and delay nobody else's; beyond kMostOfTenant it is told the last. Nothing when the
-  // book is full.
-  std::optional<int64_t> Book(uint64_t tenant, uint32_t excess, const AdmissionPace& pace,
+  // Gives `asker` an appointment, `excess` (at least 1) places behind the end of the queue, and
+  // returns how long to wait for it, at least 1 ns. Who has the most that he may have is told the
+  // last of them. Nothing when the book is full.
+  std::optional<int64_t> Book(const Asker& asker, uint32_t excess, const AdmissionPace& pace,
                               int64_t now_ns);
-  // Whether `tenant` has an appointment by now. Uses it up.
-  bool Redeem(uint64_t tenant, int64_t now_ns);
+  // Whether `asker` has an appointment by now. Uses it up.
+  bool Redeem(const Asker& asker, int64_t now_ns);
   // A request was taken without one: the queue is not full.
   void OnRoom() { full_since_ns_ = 0; }
 
   size_t size() const { return size_; }
 
  private:
-  using Times = std::deque<int64_t>;  // ascending
-  void DropLate(Times& times, int64_t now_ns);
+  // A tenant, or the address of a connection's sign of life.
+  struct Name {
+    uint64_t tenant = 0;
+    const void* connection = nullptr;
 
-  absl::flat_hash_map<uint64_t, Times> due_ns_;
+    bool operator==(const Name&) const = default;
+    template <typename H>
+    friend H AbslHashValue(H hash, const Name& name) {
+      return H::combine(std::move(hash), name.tenant, name.connection);
+    }
+  };
+  struct Entry {
+    std::deque<int64_t> due_ns;  // ascending
+    std::weak_ptr<const void> connection;
+  };
+  static Name NameOf(const Asker& asker);
+  void Add(const Name& name, Entry& entry, int64_t due_ns);
+  void DropFirst(const Name& name, Entry& entry);
+  void DropLate(const Name& name, Entry& entry, int64_t now_ns);
+  bool RedeemOfNobody(int64_t now_ns);
+
+  absl::flat_hash_map<Name, Entry> entries_;
+  std::multiset<std::pair<int64_t, const void*>> nameless_;  // those without a tenant, by time
   size_t size_ = 0;
   int64_t next_purge_ns_ = 0;
   int64_t last_due_ns_ = 0;

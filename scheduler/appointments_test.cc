@@ -16,38 +16,64 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 
+Asker Of(uint64_t tenant, uint32_t most = 1) { return {.tenant = tenant, .most = most}; }
+
 TEST(AppointmentBookTest, TimesFollowEachOtherAtThePaceOfTheQueue) {
   AdmissionPace pace;
   for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * 10 * kMs);
   AppointmentBook book;
   const int64_t now_ns = 200 * kMs;
-  EXPECT_EQ(book.Book(1, 1, pace, now_ns), 10 * kMs);
-  EXPECT_EQ(book.Book(2, 1, pace, now_ns), 20 * kMs);
-  EXPECT_EQ(book.Book(3, 1, pace, now_ns), 30 * kMs);
+  EXPECT_EQ(book.Book(Of(1), 1, pace, now_ns), 10 * kMs);
+  EXPECT_EQ(book.Book(Of(2), 1, pace, now_ns), 20 * kMs);
+  EXPECT_EQ(book.Book(Of(3), 1, pace, now_ns), 30 * kMs);
   // Whoever needs more places waits for more of them.
-  EXPECT_EQ(book.Book(4, 8, pace, now_ns), 80 * kMs);
+  EXPECT_EQ(book.Book(Of(4), 8, pace, now_ns), 80 * kMs);
 }
 
-TEST(AppointmentBookTest, OneTenantsFurtherTimesFollowItsOwnAndDelayNobody) {
+TEST(AppointmentBookTest, ATenantHasAsManyAsItMay) {
   AdmissionPace pace;
   for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * 10 * kMs);
   AppointmentBook book;
   const int64_t now_ns = 200 * kMs;
-  for (int i = 1; i <= 100; ++i) EXPECT_EQ(book.Book(1, 1, pace, now_ns), i * 10 * kMs);
-  EXPECT_EQ(book.Book(2, 1, pace, now_ns), 20 * kMs);
-  for (int i = 1; i <= 100; ++i) {
-    EXPECT_TRUE(book.Redeem(1, now_ns + i * 10 * kMs));
-    EXPECT_FALSE(book.Redeem(1, now_ns + i * 10 * kMs));
+  for (int i = 1; i <= 4; ++i) EXPECT_EQ(book.Book(Of(1, 4), 1, pace, now_ns), i * 10 * kMs);
+  // Asking again changes nothing.
+  EXPECT_EQ(book.Book(Of(1, 4), 1, pace, now_ns + 5 * kMs), 35 * kMs);
+  EXPECT_EQ(book.Book(Of(2), 1, pace, now_ns), 50 * kMs);
+  for (int i = 1; i <= 4; ++i) {
+    EXPECT_TRUE(book.Redeem(Of(1, 4), now_ns + i * 10 * kMs));
+    EXPECT_FALSE(book.Redeem(Of(1, 4), now_ns + i * 10 * kMs));
   }
-  // Whoever asks without end is told the last one.
-  for (size_t i = 0; i < AppointmentBook::kMostOfTenant; ++i) book.Book(1, 1, pace, now_ns);
-  const size_t size = book.size();
-  const std::optional<int64_t> last_ns = book.Book(1, 1, pace, now_ns);
-  EXPECT_EQ(book.size(), size);
-  ASSERT_TRUE(last_ns.has_value());
-  for (size_t i = 0; i < AppointmentBook::kMostOfTenant; ++i) {
-    EXPECT_TRUE(book.Redeem(1, now_ns + *last_ns));
-  }
+}
+
+TEST(AppointmentBookTest, AConnectionKeepsItsOwnUntilItIsGone) {
+  const AdmissionPace unknown;
+  AppointmentBook book;
+  const auto mine = std::make_shared<char>();
+  auto other = std::make_shared<char>();
+  const Asker me{.connection = mine};
+  book.Book(me, 1, unknown, 0);
+  book.Book({.connection = other}, 1, unknown, 0);
+  const int64_t due_ns = AppointmentBook::kUnknownWaitNs;
+  const auto stranger = std::make_shared<char>();
+  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
+  EXPECT_FALSE(book.Redeem({}, due_ns));
+  // It may have come back on a new connection.
+  other.reset();
+  EXPECT_FALSE(book.Redeem(Of(5), due_ns));
+  EXPECT_TRUE(book.Redeem({.connection = stranger}, due_ns));
+  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
+  EXPECT_TRUE(book.Redeem(me, due_ns));
+  EXPECT_EQ(book.size(), 0u);
+}
+
+TEST(AppointmentBookTest, WhoHasOneOfHisOwnTakesNobodysBeforeItsTime) {
+  const AdmissionPace unknown;
+  AppointmentBook book;
+  book.Book({}, 1, unknown, 0);
+  const auto hasty = std::make_shared<char>();
+  book.Book({.connection = hasty}, 1, unknown, 1);
+  EXPECT_FALSE(book.Redeem({.connection = hasty}, AppointmentBook::kUnknownWaitNs));
+  EXPECT_TRUE(book.Redeem({}, AppointmentBook::kUnknownWaitNs));
 }
 
 TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
@@ -58,7 +84,7 @@ TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
   AppointmentBook book;
   std::optional<int64_t> wait_ns;
   for (uint64_t tenant = 1; tenant <= 320; ++tenant) {
-    wait_ns = book.Book(tenant, 1, pace, 19'000 * kMs);
+    wait_ns = book.Book(Of(tenant), 1, pace, 19'000 * kMs);
   }
   EXPECT_GE(*wait_ns, 8'000 * kMs);
 }
@@ -66,20 +92,20 @@ TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
 TEST(AppointmentBookTest, IsKeptOnceForItsTenantAndNotBeforeItsTime) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  EXPECT_EQ(book.Book(7, 1, unknown, 0), AppointmentBook::kUnknownWaitNs);
-  EXPECT_FALSE(book.Redeem(7, AppointmentBook::kUnknownWaitNs - 1));
-  EXPECT_FALSE(book.Redeem(8, AppointmentBook::kUnknownWaitNs));
-  EXPECT_TRUE(book.Redeem(7, AppointmentBook::kUnknownWaitNs));
-  EXPECT_FALSE(book.Redeem(7, AppointmentBook::kUnknownWaitNs));
+  EXPECT_EQ(book.Book(Of(7), 1, unknown, 0), AppointmentBook::kUnknownWaitNs);
+  EXPECT_FALSE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs - 1));
+  EXPECT_FALSE(book.Redeem(Of(8), AppointmentBook::kUnknownWaitNs));
+  EXPECT_TRUE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs));
+  EXPECT_FALSE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs));
   EXPECT_EQ(book.size(), 0u);
 }
 
 TEST(AppointmentBookTest, EverybodyWithoutANameHasOneEach) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  for (int i = 0; i < 3; ++i) book.Book(0, 1, unknown, 0);
+  for (int i = 0; i < 3; ++i) book.Book(Of(0), 1, unknown, 0);
   int kept = 0;
-  for (int i = 0; i < 5; ++i) kept += book.Redeem(0, 2'000 * kMs) ? 1 : 0;
+  for (int i = 0; i < 5; ++i) kept += book.Redeem(Of(0), 2'000 * kMs) ? 1 : 0;
   EXPECT_EQ(kept, 3);
 }
 
@@ -87,26 +113,26 @@ TEST(AppointmentBookTest, AQueueThatStandsStillTellsLongerTimes) {
   AdmissionPace pace;
   for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * kMs);
   AppointmentBook book;
-  EXPECT_EQ(book.Book(1, 1, pace, 20 * kMs), kMs);
-  EXPECT_GE(book.Book(2, 1, pace, 5'020 * kMs), 5'000 * kMs);
+  EXPECT_EQ(book.Book(Of(1), 1, pace, 20 * kMs), kMs);
+  EXPECT_GE(book.Book(Of(2), 1, pace, 5'020 * kMs), 5'000 * kMs);
   // A pause before it was full is none.
   book.OnRoom();
-  EXPECT_LT(book.Book(3, 1, pace, 9'000'000 * kMs), 100 * kMs);
+  EXPECT_LT(book.Book(Of(3), 1, pace, 9'000'000 * kMs), 100 * kMs);
 }
 
 TEST(AppointmentBookTest, IsBoundedAndForgetsWhoDoesNotCome) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  for (size_t i = 1; i <= AppointmentBook::kMost + 10; ++i) book.Book(i, 1, unknown, 0);
+  for (size_t i = 1; i <= AppointmentBook::kMost + 10; ++i) book.Book(Of(i), 1, unknown, 0);
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
   // Nothing is promised to whom it has no room for.
-  EXPECT_FALSE(book.Book(0, 1, unknown, 0).has_value());
-  EXPECT_FALSE(book.Book(AppointmentBook::kMost + 10, 1, unknown, 0).has_value());
+  EXPECT_FALSE(book.Book(Of(0), 1, unknown, 0).has_value());
+  EXPECT_FALSE(book.Book(Of(AppointmentBook::kMost + 10), 1, unknown, 0).has_value());
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
   const int64_t late_ns = AppointmentBook::kUnknownWaitNs + AppointmentBook::kGraceNs + 1;
-  EXPECT_FALSE(book.Redeem(1, late_ns));
-  book.Book(1, 1, unknown, late_ns);
-  book.Book(2, 1, unknown, late_ns);
+  EXPECT_FALSE(book.Redeem(Of(1), late_ns));
+  book.Book(Of(1), 1, unknown, late_ns);
+  book.Book(Of(2), 1, unknown, late_ns);
   EXPECT_EQ(book.size(), 2u);
 }
 
@@ -136,6 +162,7 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
         request.priority = priority;
         request.more_sequences = part == 0 ? parts - 1 : 0;
         request.admitted = part > 0;
+        request.appointments = 5;
         clients.push_back(MakeClient(std::move(request), 1, 256));
         status = engine.Submit(*clients.back());
         EXPECT_TRUE(part == 0 || status.ok()) << status;

@@ -140,16 +140,18 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   AppointmentBook& book = appointments_[shed_first ? 1 : 0];
   if (waiting + asked <= limit) {
     book.OnRoom();
-  } else if (const int64_t now_ns = clock_.NowNanos();
-             !request.admitted && !book.Redeem(request.tenant, now_ns)) {
-    std::optional<int64_t> wait_ns;
-    if (request.book) {
-      wait_ns =
-          book.Book(request.tenant, waiting + asked - limit, paces_[shed_first ? 1 : 0], now_ns);
+  } else if (!request.admitted) {
+    const int64_t now_ns = clock_.NowNanos();
+    const Asker asker{request.tenant, request.appointments, request.connection};
+    if (!book.Redeem(asker, now_ns)) {
+      std::optional<int64_t> wait_ns;
+      if (request.book) {
+        wait_ns = book.Book(asker, waiting + asked - limit, paces_[shed_first ? 1 : 0], now_ns);
+      }
+      absl::Status refusal = ResourceExhaustedError(
+          "%u sequences wait already, %u more would pass the limit of %u", waiting, asked, limit);
+      return wait_ns.has_value() ? WithRetryAfter(std::move(refusal), *wait_ns) : refusal;
     }
-    absl::Status refusal = ResourceExhaustedError(
-        "%u sequences wait already, %u more would pass the limit of %u", waiting, asked, limit);
-    return wait_ns.has_value() ? WithRetryAfter(std::move(refusal), *wait_ns) : refusal;
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);

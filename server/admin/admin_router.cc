@@ -145,7 +145,8 @@ std::unique_ptr<http::Task> AdminRouter::Start(http::HttpRequest request, http::
   asked.request_id = std::move(request.request_id);
   if (!found->slow) return answer(found->function(asked));
   const absl::Status posted = workers_.Post(
-      0, [state, function = found->function, asked = std::move(asked), waker = std::move(waker)] {
+      scheduler::Asker{.connection = request.connection},
+      [state, function = found->function, asked = std::move(asked), waker = std::move(waker)] {
         state->reply = function(asked);
         state->done.store(true, std::memory_order_release);
         waker();

@@ -163,6 +163,8 @@ absl::Status Generation::Impl::Submit() {
     sequence.max_tokens = std::max(request.max_tokens(), 1u);
     sequence.priority = request.priority();
     sequence.tenant = request.tenant();
+    sequence.appointments = request.appointments();
+    sequence.connection = request.connection();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
     sequence.adapter = model.adapter;

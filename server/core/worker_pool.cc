@@ -32,16 +32,16 @@ void WorkerPool::Join() {
   threads_.clear();
 }
 
-absl::Status WorkerPool::Post(uint64_t tenant, std::function<void()> job) {
+absl::Status WorkerPool::Post(const scheduler::Asker& asker, std::function<void()> job) {
   const int64_t now_ns = clock_.NowNanos();
   {
     MutexLock lock(mutex_);
     if (stopping_) return UnavailableError("the server is shutting down");
     if (jobs_.size() < max_queued_) {
       appointments_.OnRoom();
-    } else if (!appointments_.Redeem(tenant, now_ns)) {
+    } else if (!appointments_.Redeem(asker, now_ns)) {
       const auto excess = static_cast<uint32_t>(jobs_.size() + 1 - max_queued_);
-      const std::optional<int64_t> wait_ns = appointments_.Book(tenant, excess, pace_, now_ns);
+      const std::optional<int64_t> wait_ns = appointments_.Book(asker, excess, pace_, now_ns);
       absl::Status refusal = ResourceExhaustedError(
           "%d requests wait to be prepared already; the limit is %d", jobs_.size(), max_queued_);
       return wait_ns.has_value() ? WithRetryAfter(std::move(refusal), *wait_ns) : refusal;

@@ -29,9 +29,9 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // Queues a job of `tenant` (Caller::tenant; 0: of nobody known). RESOURCE_EXHAUSTED, with a time
-  // to come back, when the queue is full; UNAVAILABLE after Join. Then it is not run.
-  absl::Status Post(uint64_t tenant, std::function<void()> job);
+  // Queues a job of `asker`. RESOURCE_EXHAUSTED, with a time to come back, when the queue is full;
+  // UNAVAILABLE after Join. Then it is not run.
+  absl::Status Post(const scheduler::Asker& asker, std::function<void()> job);
   // Runs what is queued and ends the threads. At most once.
   void Join();
 

@@ -15,7 +15,7 @@ class FullPoolTest : public ::testing::Test {
   FullPoolTest() {
     std::atomic<bool> begun{false};
     EXPECT_TRUE(pool_
-                    .Post(1,
+                    .Post({.tenant = 1},
                           [&] {
                             begun = true;
                             begun.notify_all();
@@ -29,7 +29,7 @@ class FullPoolTest : public ::testing::Test {
   ~FullPoolTest() override { Release(); }
 
   absl::Status Post(uint64_t tenant) {
-    return pool_.Post(tenant, [this] { ++done_; });
+    return pool_.Post({.tenant = tenant}, [this] { ++done_; });
   }
   // Requires that it is refused; the time told.
   int64_t Refused(uint64_t tenant) {

@@ -36,11 +36,11 @@ class ReplyTask : public Task {
     state_->reply = function();
     state_->done = true;
   }
-  // Computed by the pool, for `tenant`.
-  ReplyTask(Function function, uint64_t tenant, WorkerPool& workers, Waker waker)
+  // Computed by the pool, for `asker`.
+  ReplyTask(Function function, const scheduler::Asker& asker, WorkerPool& workers, Waker waker)
       : state_(std::make_shared<State>()) {
     absl::Status posted = workers.Post(
-        tenant, [state = state_, function = std::move(function), waker = std::move(waker)] {
+        asker, [state = state_, function = std::move(function), waker = std::move(waker)] {
           state->reply = function();
           state->done.store(true, std::memory_order_release);
           waker();
@@ -403,10 +403,10 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
                        405),
         route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
   }
-  const uint64_t tenant = request.caller != nullptr ? request.caller->tenant : 0;
+  const scheduler::Asker asker = AskerOf(request);
   const auto reply = [&](ReplyTask::Function function, bool offload = false) {
     if (!offload) return std::make_unique<ReplyTask>(function);
-    return std::make_unique<ReplyTask>(std::move(function), tenant, workers_, std::move(waker));
+    return std::make_unique<ReplyTask>(std::move(function), asker, workers_, std::move(waker));
   };
   const auto complete = [&](Dialect dialect) {
     return StartCompletion(dialect, std::move(request), context_, workers_, std::move(waker));
@@ -463,7 +463,7 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
     case Endpoint::kReady:
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
-      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); }, tenant,
+      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); }, asker,
                                          scrapes_, std::move(waker));
     case Endpoint::kWeb:
       return std::make_unique<WebTask>(web::AnswerWebRequest(
