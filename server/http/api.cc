@@ -361,12 +361,14 @@ std::optional<Refusal> Api::AuthorizeHead(std::string_view method, std::string_v
   Gate* const gate = context_.options().gate;
   if (gate == nullptr || method == "OPTIONS") return std::nullopt;
   const RouteEntry* const route = FindRoute(path, method);
-  if (route == nullptr || !NeedsKey(*route)) return std::nullopt;
+  const bool open = route == nullptr || !NeedsKey(*route);
+  if (open && authorization.empty()) return std::nullopt;
   absl::StatusOr<std::shared_ptr<const Caller>> found = gate->Authenticate(authorization);
   if (found.ok()) {
     caller = *std::move(found);
     return std::nullopt;
   }
+  if (open) return std::nullopt;
   Refusal refusal;
   const bool taalas =
       route->endpoint == Endpoint::kTaalasGenerate || route->endpoint == Endpoint::kTaalasModels;

@@ -80,7 +80,8 @@ class Handler {
  public:
   virtual ~Handler() = default;
   // Called when a request's head is there, before its body is read: whether whoever sent it may use
-  // `path`. Sets `caller` when a key was needed and is good. Thread-safe and quick.
+  // `path`. Sets `caller` to the holder of a good key, also where none is needed. Thread-safe and
+  // quick.
   virtual std::optional<Refusal> AuthorizeHead(std::string_view method, std::string_view path,
                                                std::string_view authorization,
                                                std::shared_ptr<const Caller>& caller) {
