@@ -1,4 +1,5 @@
-// How long a refused caller should wait, carried by the status that refuses it.
+// How long a refused caller has to wait, carried by the status that refuses it: a promise. Who
+// cannot keep one gives no time.
 #ifndef RETICLE_BASE_RETRY_AFTER_H_
 #define RETICLE_BASE_RETRY_AFTER_H_
 
@@ -9,8 +10,8 @@
 
 namespace reticle {
 
-// `status` with the time after which the same request is expected to pass, nanoseconds; replaces
-// one given before.
+// `status` with the time after which the same request passes, nanoseconds; replaces one given
+// before.
 absl::Status WithRetryAfter(absl::Status status, int64_t wait_ns);
 std::optional<int64_t> RetryAfterNs(const absl::Status& status);
 

@@ -1,9 +1,9 @@
 // When somebody whom a full queue turned away may come back: an appointment, which is kept.
 //
 // The times told follow each other as fast as the queue was seen to move, so that those who were
-// turned away and come back (attendance.h) do so one after the other. Who comes at his time is
-// taken although the queue is full: then it was slower than expected, or others took the room. So
-// a queue passes its limit by no more than the appointments that are kept.
+// turned away come back one after the other. Who comes at his time is taken although the queue is
+// full: then it was slower than expected, or others took the room. So a queue passes its limit by
+// no more than the appointments that are made, and no time is told that the book has no room for.
 #ifndef RETICLE_SCHEDULER_APPOINTMENTS_H_
 #define RETICLE_SCHEDULER_APPOINTMENTS_H_
 
@@ -11,10 +11,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/inlined_vector.h"
-#include "scheduler/attendance.h"
 
 namespace reticle::scheduler {
 
@@ -31,43 +34,75 @@ class AdmissionPace {
   int64_t last_ns() const { return last_ns_.load(std::memory_order_relaxed); }
 
  private:
-  std::array<int64_t, 16> gaps_ns_{};
+  // The mean is of more than the longest: of several bursts, else the pace within one would count.
+  static constexpr size_t kMeanOf = 64;
+  static constexpr size_t kLongestOf = 16;
+  std::array<int64_t, kMeanOf> gaps_ns_{};
+  int64_t sum_ns_ = 0;
   size_t count_ = 0;
   std::atomic<int64_t> longest_ns_{0};
   std::atomic<int64_t> mean_ns_{0};
   std::atomic<int64_t> last_ns_{0};
 };
 
+// Who asks for an appointment.
+struct Asker {
+  uint64_t tenant = 0;  // 0: nobody known
+  // How many it has at a time.
+  uint32_t most = 1;
+  // Stands for a tenant of 0 while it lasts. Those of connections that are gone, and of none, are
+  // anybody's who has none of his own: a client that comes on a new connection has no name.
+  std::weak_ptr<const void> connection;
+};
+
 // Not thread-safe.
 class AppointmentBook {
  public:
   static constexpr size_t kMost = 16'384;
-  // Of one who asks.
-  static constexpr size_t kMostOfOne = 64;
-  // How late one may come, and how late when the book is full.
+  // How late one may come.
   static constexpr int64_t kGraceNs = 60'000'000'000;
-  static constexpr int64_t kShortGraceNs = Attendance::kJudgedAfterNs;
   // Told while nobody knows how fast the queue moves.
   static constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 
-  // Gives `who` an appointment, `excess` (at least 1) places behind the end of the queue, and
-  // returns how long to wait for it, at least 1 ns. One may have several: for as many requests.
-  int64_t Book(uint64_t who, uint32_t excess, const AdmissionPace& pace, int64_t now_ns);
-  // Whether `who` has an appointment by now. Uses it up.
-  bool Redeem(uint64_t who, int64_t now_ns);
+  // Gives `asker` an appointment, `excess` (at least 1) places behind the end of the queue, and
+  // returns how long to wait for it, at least 1 ns. Who has the most that he may have is told the
+  // last of them. Nothing when the book is full.
+  std::optional<int64_t> Book(const Asker& asker, uint32_t excess, const AdmissionPace& pace,
+                              int64_t now_ns);
+  // Whether `asker` has an appointment by now. Uses it up.
+  bool Redeem(const Asker& asker, int64_t now_ns);
   // A request was taken without one: the queue is not full.
   void OnRoom() { full_since_ns_ = 0; }
 
   size_t size() const { return size_; }
 
  private:
-  using Times = absl::InlinedVector<int64_t, 1>;  // ascending
-  void DropLate(Times& times, int64_t before_ns);
+  // A tenant, or the address of a connection's sign of life.
+  struct Name {
+    uint64_t tenant = 0;
+    const void* connection = nullptr;
 
-  absl::flat_hash_map<uint64_t, Times> due_ns_;
+    bool operator==(const Name&) const = default;
+    template <typename H>
+    friend H AbslHashValue(H hash, const Name& name) {
+      return H::combine(std::move(hash), name.tenant, name.connection);
+    }
+  };
+  struct Entry {
+    std::deque<int64_t> due_ns;  // ascending
+    std::weak_ptr<const void> connection;
+  };
+  static Name NameOf(const Asker& asker);
+  void Add(const Name& name, Entry& entry, int64_t due_ns);
+  void DropFirst(const Name& name, Entry& entry);
+  void DropLate(const Name& name, Entry& entry, int64_t now_ns);
+  bool RedeemOfNobody(int64_t now_ns);
+
+  absl::flat_hash_map<Name, Entry> entries_;
+  std::multiset<std::pair<int64_t, const void*>> nameless_;  // those without a tenant, by time
   size_t size_ = 0;
   int64_t next_purge_ns_ = 0;
-  Attendance attendance_;
+  int64_t last_due_ns_ = 0;
   int64_t full_since_ns_ = 0;  // 0: it has room
 };
 

@@ -1,6 +1,7 @@
 #include "scheduler/appointments.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -15,90 +16,131 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 
+Asker Of(uint64_t tenant, uint32_t most = 1) { return {.tenant = tenant, .most = most}; }
+
 TEST(AppointmentBookTest, TimesFollowEachOtherAtThePaceOfTheQueue) {
   AdmissionPace pace;
   for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * 10 * kMs);
   AppointmentBook book;
   const int64_t now_ns = 200 * kMs;
-  EXPECT_EQ(book.Book(1, 1, pace, now_ns), 10 * kMs);
-  EXPECT_EQ(book.Book(2, 1, pace, now_ns), 20 * kMs);
-  EXPECT_EQ(book.Book(3, 1, pace, now_ns), 30 * kMs);
+  EXPECT_EQ(book.Book(Of(1), 1, pace, now_ns), 10 * kMs);
+  EXPECT_EQ(book.Book(Of(2), 1, pace, now_ns), 20 * kMs);
+  EXPECT_EQ(book.Book(Of(3), 1, pace, now_ns), 30 * kMs);
   // Whoever needs more places waits for more of them.
-  EXPECT_EQ(book.Book(4, 8, pace, now_ns), 80 * kMs);
+  EXPECT_EQ(book.Book(Of(4), 8, pace, now_ns), 80 * kMs);
+}
+
+TEST(AppointmentBookTest, ATenantHasAsManyAsItMay) {
+  AdmissionPace pace;
+  for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * 10 * kMs);
+  AppointmentBook book;
+  const int64_t now_ns = 200 * kMs;
+  for (int i = 1; i <= 4; ++i) EXPECT_EQ(book.Book(Of(1, 4), 1, pace, now_ns), i * 10 * kMs);
+  // Asking again changes nothing.
+  EXPECT_EQ(book.Book(Of(1, 4), 1, pace, now_ns + 5 * kMs), 35 * kMs);
+  EXPECT_EQ(book.Book(Of(2), 1, pace, now_ns), 50 * kMs);
+  for (int i = 1; i <= 4; ++i) {
+    EXPECT_TRUE(book.Redeem(Of(1, 4), now_ns + i * 10 * kMs));
+    EXPECT_FALSE(book.Redeem(Of(1, 4), now_ns + i * 10 * kMs));
+  }
+}
+
+TEST(AppointmentBookTest, AConnectionKeepsItsOwnUntilItIsGone) {
+  const AdmissionPace unknown;
+  AppointmentBook book;
+  const auto mine = std::make_shared<char>();
+  auto other = std::make_shared<char>();
+  const Asker me{.connection = mine};
+  book.Book(me, 1, unknown, 0);
+  book.Book({.connection = other}, 1, unknown, 0);
+  const int64_t due_ns = AppointmentBook::kUnknownWaitNs;
+  const auto stranger = std::make_shared<char>();
+  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
+  EXPECT_FALSE(book.Redeem({}, due_ns));
+  // It may have come back on a new connection.
+  other.reset();
+  EXPECT_FALSE(book.Redeem(Of(5), due_ns));
+  EXPECT_TRUE(book.Redeem({.connection = stranger}, due_ns));
+  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
+  EXPECT_TRUE(book.Redeem(me, due_ns));
+  EXPECT_EQ(book.size(), 0u);
+}
+
+TEST(AppointmentBookTest, WhoHasOneOfHisOwnTakesNobodysBeforeItsTime) {
+  const AdmissionPace unknown;
+  AppointmentBook book;
+  book.Book({}, 1, unknown, 0);
+  const auto hasty = std::make_shared<char>();
+  book.Book({.connection = hasty}, 1, unknown, 1);
+  EXPECT_FALSE(book.Redeem({.connection = hasty}, AppointmentBook::kUnknownWaitNs));
+  EXPECT_TRUE(book.Redeem({}, AppointmentBook::kUnknownWaitNs));
+}
+
+TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
+  // 32 end together, every second.
+  AdmissionPace pace;
+  for (int i = 32; i < 20 * 32; ++i) pace.OnAdmitted(0, i / 32 * 1'000 * kMs);
+  EXPECT_GE(pace.mean_gap_ns(), 1'000 * kMs / 40);
+  AppointmentBook book;
+  std::optional<int64_t> wait_ns;
+  for (uint64_t tenant = 1; tenant <= 320; ++tenant) {
+    wait_ns = book.Book(Of(tenant), 1, pace, 19'000 * kMs);
+  }
+  EXPECT_GE(*wait_ns, 8'000 * kMs);
 }
 
 TEST(AppointmentBookTest, IsKeptOnceForItsTenantAndNotBeforeItsTime) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  EXPECT_EQ(book.Book(7, 1, unknown, 0), AppointmentBook::kUnknownWaitNs);
-  EXPECT_FALSE(book.Redeem(7, AppointmentBook::kUnknownWaitNs - 1));
-  EXPECT_FALSE(book.Redeem(8, AppointmentBook::kUnknownWaitNs));
-  EXPECT_TRUE(book.Redeem(7, AppointmentBook::kUnknownWaitNs));
-  EXPECT_FALSE(book.Redeem(7, AppointmentBook::kUnknownWaitNs));
+  EXPECT_EQ(book.Book(Of(7), 1, unknown, 0), AppointmentBook::kUnknownWaitNs);
+  EXPECT_FALSE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs - 1));
+  EXPECT_FALSE(book.Redeem(Of(8), AppointmentBook::kUnknownWaitNs));
+  EXPECT_TRUE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs));
+  EXPECT_FALSE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs));
   EXPECT_EQ(book.size(), 0u);
 }
 
-TEST(AppointmentBookTest, OneMayHaveSeveral) {
+TEST(AppointmentBookTest, EverybodyWithoutANameHasOneEach) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  for (int i = 0; i < 3; ++i) book.Book(6, 1, unknown, i * kMs);
+  for (int i = 0; i < 3; ++i) book.Book(Of(0), 1, unknown, 0);
   int kept = 0;
-  for (int i = 0; i < 5; ++i) kept += book.Redeem(6, 2'000 * kMs) ? 1 : 0;
+  for (int i = 0; i < 5; ++i) kept += book.Redeem(Of(0), 2'000 * kMs) ? 1 : 0;
   EXPECT_EQ(kept, 3);
-  // Being turned away again, at the time of one, leaves the others.
-  for (int i = 0; i < 2; ++i) book.Book(8, 1, unknown, 0);
-  book.Book(8, 1, unknown, 1'500 * kMs);
-  EXPECT_TRUE(book.Redeem(8, 1'500 * kMs));
-  EXPECT_FALSE(book.Redeem(8, 1'500 * kMs));
-  EXPECT_TRUE(book.Redeem(8, 2'500 * kMs));
-}
-
-TEST(AppointmentBookTest, TimesDoNotGrowForThoseWhoNeverReturn) {
-  AdmissionPace pace;
-  AppointmentBook book;
-  uint64_t who = 0;
-  int64_t longest_ns = 0;
-  // A hundred places a second, a thousand turned away, and none of them comes back.
-  for (int64_t now_ns = kMs; now_ns < 60'000 * kMs; now_ns += kMs) {
-    if (now_ns % (10 * kMs) == 0) pace.OnAdmitted(0, now_ns);
-    const int64_t wait_ns = book.Book(++who, 1, pace, now_ns);
-    if (now_ns > 5'000 * kMs) longest_ns = std::max(longest_ns, wait_ns);
-  }
-  EXPECT_LT(longest_ns, 2'000 * kMs);
-  EXPECT_LT(book.size(), AppointmentBook::kMost);
-  EXPECT_TRUE(book.Redeem(who, 62'000 * kMs));
 }
 
 TEST(AppointmentBookTest, AQueueThatStandsStillTellsLongerTimes) {
   AdmissionPace pace;
   for (int i = 1; i <= 20; ++i) pace.OnAdmitted(0, i * kMs);
   AppointmentBook book;
-  EXPECT_EQ(book.Book(1, 1, pace, 20 * kMs), kMs);
-  EXPECT_GE(book.Book(2, 1, pace, 5'020 * kMs), 5'000 * kMs);
+  EXPECT_EQ(book.Book(Of(1), 1, pace, 20 * kMs), kMs);
+  EXPECT_GE(book.Book(Of(2), 1, pace, 5'020 * kMs), 5'000 * kMs);
   // A pause before it was full is none.
   book.OnRoom();
-  EXPECT_LT(book.Book(3, 1, pace, 9'000'000 * kMs), 100 * kMs);
+  EXPECT_LT(book.Book(Of(3), 1, pace, 9'000'000 * kMs), 100 * kMs);
 }
 
 TEST(AppointmentBookTest, IsBoundedAndForgetsWhoDoesNotCome) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  for (size_t i = 1; i <= AppointmentBook::kMost + 10; ++i) book.Book(i, 1, unknown, 0);
+  for (size_t i = 1; i <= AppointmentBook::kMost + 10; ++i) book.Book(Of(i), 1, unknown, 0);
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
-  for (size_t i = 0; i < 2 * AppointmentBook::kMostOfOne; ++i) book.Book(1, 1, unknown, 0);
+  // Nothing is promised to whom it has no room for.
+  EXPECT_FALSE(book.Book(Of(0), 1, unknown, 0).has_value());
+  EXPECT_FALSE(book.Book(Of(AppointmentBook::kMost + 10), 1, unknown, 0).has_value());
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
   const int64_t late_ns = AppointmentBook::kUnknownWaitNs + AppointmentBook::kGraceNs + 1;
-  EXPECT_FALSE(book.Redeem(1, late_ns));
-  book.Book(1, 1, unknown, late_ns);
-  book.Book(2, 1, unknown, late_ns);
+  EXPECT_FALSE(book.Redeem(Of(1), late_ns));
+  book.Book(Of(1), 1, unknown, late_ns);
+  book.Book(Of(2), 1, unknown, late_ns);
   EXPECT_EQ(book.size(), 2u);
 }
 
 // Whatever happened before, and whatever others do meanwhile: who was turned away by a full queue
-// and waits as long as told is taken.
+// and waits as long as told is taken; so are several requests of one tenant, and those that come in
+// several parts.
 TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
   int refusals = 0;
-  uint32_t questions = 0;
   for (uint32_t round = 0; round < 40; ++round) {
     std::mt19937 random(round);
     const auto draw = [&](int low, int high) {
@@ -111,14 +153,21 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
         {{"content", "fast"}, {"blocks", "512"}, {"max_sequences", std::to_string(draw(1, 6))}},
         options);
     std::vector<std::unique_ptr<Client>> clients;
-    const auto submit = [&](uint64_t tenant, int32_t priority, uint32_t question) {
-      std::mt19937 shape(question);
-      Request request = MakeRequest(MakePrompt(1 + shape() % 60, question), 1 + shape() % 60);
-      request.tenant = tenant;
-      request.priority = priority;
-      clients.push_back(MakeClient(std::move(request), 1, 256));
-      const absl::Status status = engine.Submit(*clients.back());
-      if (!status.ok()) clients.pop_back();
+    const auto submit = [&](uint64_t tenant, int32_t priority, uint32_t parts) {
+      absl::Status status;
+      for (uint32_t part = 0; part < parts && status.ok(); ++part) {
+        Request request = MakeRequest(MakePrompt(static_cast<size_t>(draw(1, 60))),
+                                      static_cast<uint32_t>(draw(1, 60)));
+        request.tenant = tenant;
+        request.priority = priority;
+        request.more_sequences = part == 0 ? parts - 1 : 0;
+        request.admitted = part > 0;
+        request.appointments = 5;
+        clients.push_back(MakeClient(std::move(request), 1, 256));
+        status = engine.Submit(*clients.back());
+        EXPECT_TRUE(part == 0 || status.ok()) << status;
+        if (!status.ok()) clients.pop_back();
+      }
       return status;
     };
     const auto step = [&] {
@@ -126,44 +175,95 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
       for (const auto& client : clients) client->Read();
       std::erase_if(clients, [](const auto& client) { return client->ended(); });
     };
+    // Tenants 1 and 2 are patient: what is refused comes again when it may, not before. Tenants 3
+    // and 4 ask again and again.
     struct Refused {
       uint64_t tenant;
-      int32_t priority;
-      uint32_t question;
-      int64_t due_ns;
+      uint32_t parts;
     };
-    std::optional<Refused> waits;
-    const int32_t priorities[] = {0, 0, 40, 40, 40};
+    const int32_t priorities[] = {0, 0, 40, 0, 40};
+    std::multimap<int64_t, Refused> patient;
+    const auto ask = [&](uint64_t tenant, uint32_t parts) {
+      const absl::Status status = submit(tenant, priorities[tenant], parts);
+      if (status.ok() || tenant > 2) return status;
+      const std::optional<int64_t> wait_ns = RetryAfterNs(status);
+      EXPECT_TRUE(wait_ns.has_value() && *wait_ns > 0) << status;
+      patient.emplace(engine.clock().NowNanos() + wait_ns.value_or(0), Refused{tenant, parts});
+      ++refusals;
+      return status;
+    };
+    // A tenant that has asked for a time does nothing else until then.
+    const auto has_a_time = [&](uint64_t tenant) {
+      return std::any_of(patient.begin(), patient.end(),
+                         [&](const auto& entry) { return entry.second.tenant == tenant; });
+    };
     for (int i = 0; i < 1000; ++i) {
       if (draw(0, 3) > 0) step();
       // Now and then the device is slow, or nobody steps the engine at all.
       if (draw(0, 199) == 0) engine.clock().AdvanceNanos(draw(0, 50) * 10'000);
-      const auto tenant = static_cast<uint64_t>(draw(0, 4));
-      // Of the same tenant, but with another question.
-      const bool stranger = draw(0, 1) == 0;
-      if (waits.has_value() && tenant == waits->tenant && !stranger) {
-        const int64_t now_ns = engine.clock().NowNanos();
-        if (now_ns < waits->due_ns) continue;
-        const absl::Status status = submit(waits->tenant, waits->priority, waits->question);
+      while (!patient.empty() && patient.begin()->first <= engine.clock().NowNanos()) {
+        const Refused refused = patient.begin()->second;
+        patient.erase(patient.begin());
+        const absl::Status status =
+            submit(refused.tenant, priorities[refused.tenant], refused.parts);
         ASSERT_TRUE(status.ok()) << "round " << round << ": " << status;
-        waits.reset();
-        continue;
       }
-      const int32_t priority = priorities[tenant];
-      const absl::Status status = submit(tenant, priority, ++questions);
-      if (status.ok() || waits.has_value()) continue;
-      const std::optional<int64_t> wait_ns = RetryAfterNs(status);
-      ASSERT_TRUE(wait_ns.has_value()) << status;
-      ASSERT_GT(*wait_ns, 0);
-      waits = Refused{tenant, priority, questions, engine.clock().NowNanos() + *wait_ns};
-      ++refusals;
+      const auto tenant = static_cast<uint64_t>(draw(1, 4));
+      const auto parts = static_cast<uint32_t>(draw(1, 2));
+      if (tenant > 2) {
+        (void)ask(tenant, parts);
+      } else if (!has_a_time(tenant)) {
+        for (int together = draw(1, 5); together > 0; --together) (void)ask(tenant, parts);
+      }
     }
-    // Those who come at their time pass the limit, not all who ask.
-    EXPECT_LE(engine->Gauges().waiting, options.max_waiting + 64);
     engine->AbortAll(absl::CancelledError("the end of the test"));
     ASSERT_TRUE(engine.RunUntilIdle());
   }
-  EXPECT_GT(refusals, 100);
+  EXPECT_GT(refusals, 200);
+}
+
+// Ten times as many tenants as the engine has room for, each of whom comes back as soon as it may:
+// the queue passes its limit by little.
+TEST(AppointmentsInEngineTest, OverloadThatWaitsAsLongAsToldLeavesTheQueueNearItsLimit) {
+  EngineOptions options;
+  options.max_waiting = 16;
+  TestEngine engine(
+      {{"content", "fast"}, {"blocks", "512"}, {"max_sequences", "4"}, {"credits", "1"}}, options);
+  struct Tenant {
+    std::unique_ptr<Client> client;
+    int64_t due_ns = 0;
+  };
+  std::vector<Tenant> tenants(200);
+  uint32_t longest = 0;
+  int served = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    engine.Step();
+    for (size_t t = 0; t < tenants.size(); ++t) {
+      Tenant& tenant = tenants[t];
+      if (tenant.client != nullptr) {
+        tenant.client->Read();
+        if (!tenant.client->ended()) continue;
+        tenant.client.reset();
+        ++served;
+      }
+      if (engine.clock().NowNanos() < tenant.due_ns) continue;
+      Request request = MakeRequest(MakePrompt(8), 1 + static_cast<uint32_t>(t % 60));
+      request.tenant = t + 1;
+      tenant.client = MakeClient(std::move(request), 1, 4);
+      const absl::Status status = engine.Submit(*tenant.client);
+      if (status.ok()) {
+        tenant.due_ns = 0;
+        continue;
+      }
+      tenant.client.reset();
+      ASSERT_EQ(tenant.due_ns, 0) << "a time told was not kept";
+      tenant.due_ns = engine.clock().NowNanos() + RetryAfterNs(status).value_or(0);
+    }
+    longest = std::max(longest, engine->Gauges().waiting);
+  }
+  EXPECT_GT(served, 2'000);
+  EXPECT_GE(longest, options.max_waiting);
+  EXPECT_LE(longest, 2 * options.max_waiting);
 }
 
 }  // namespace

@@ -135,14 +135,20 @@ absl::Status Dispatcher::Submit(Request request) {
     return UnavailableError("of %u devices none that could take the request works",
                             engines_.size());
   }
+  // One of them tells a time to come back, once all have been asked.
+  const bool book = std::exchange(request.book, false);
   absl::Status refusal;
+  Engine* refuser = nullptr;
   for (Engine* engine : candidates) {
     // A copy of pointers and small vectors; the prompt is shared.
     absl::Status status = engine->Submit(request);
     if (status.ok() || !AnotherMayTakeIt(status)) return status;
-    if (refusal.ok() || Weight(status) > Weight(refusal)) refusal = std::move(status);
+    if (!refusal.ok() && Weight(status) <= Weight(refusal)) continue;
+    refusal = std::move(status);
+    refuser = engine;
   }
-  return refusal;
+  request.book = book;
+  return book ? refuser->Submit(std::move(request)) : refusal;
 }
 
 bool Dispatcher::Take(const Engine& from, Displaced& displaced) {

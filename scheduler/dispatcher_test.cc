@@ -1,6 +1,7 @@
 #include "scheduler/dispatcher.h"
 
 #include "base/log.h"
+#include "base/retry_after.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/engine_test_util.h"
@@ -122,6 +123,24 @@ TEST_F(DispatcherTest, AsksTheNextWhenAQueueIsFull) {
   StepAll();
   EXPECT_TRUE(dispatcher_->Submit(over->request).ok());
   for (const auto& client : clients) RunUntilEnded(*client);
+}
+
+TEST_F(DispatcherTest, OneEngineOfManyTellsATimeAndKeepsIt) {
+  EngineOptions options;
+  options.max_waiting = 1;
+  Build(3, {}, options);
+  std::vector<std::unique_ptr<Client>> clients;
+  const auto submit = [&] {
+    clients.push_back(MakeClient(MakeRequest(MakePrompt(4), 10)));
+    return dispatcher_->Submit(clients.back()->request);
+  };
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(submit().ok());
+  const std::optional<int64_t> wait_ns = RetryAfterNs(submit());
+  ASSERT_TRUE(wait_ns.has_value());
+  for (auto& engine : engines_) engine->clock().AdvanceNanos(*wait_ns);
+  // For one, not for one at each engine.
+  EXPECT_TRUE(submit().ok());
+  EXPECT_FALSE(submit().ok());
 }
 
 TEST_F(DispatcherTest, GoesWhereTheAdapterIs) {

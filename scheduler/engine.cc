@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "absl/hash/hash.h"
-#include "absl/strings/string_view.h"
 #include "base/check.h"
 #include "base/retry_after.h"
 #include "base/status.h"
@@ -18,8 +16,6 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
-// At the end of a prompt, by which requests are told apart: a long one is not read whole for it.
-constexpr size_t kTokensThatTell = 1024;
 constexpr int64_t kSwapsPerTurn = 20;
 constexpr int64_t kShortestTurnNs = 20'000'000;
 
@@ -32,17 +28,6 @@ uint64_t NextArrival() {
 EngineProbe& SilentProbe() {
   static EngineProbe* const probe = new EngineProbe;
   return *probe;
-}
-
-// Who may come at a time that was told: whoever asks the same under the same name. Requests of one
-// tenant are told apart too, or a new one would take the place of one that waited.
-uint64_t WhoAsks(const Request& request) {
-  const std::vector<TokenId>& prompt = *request.prompt;
-  const size_t known = std::min(prompt.size(), kTokensThatTell);
-  const absl::string_view end(reinterpret_cast<const char*>(prompt.data() + prompt.size() - known),
-                              known * sizeof(TokenId));
-  return absl::HashOf(request.tenant, end, prompt.size(), request.max_tokens,
-                      request.outputs.size());
 }
 
 }  // namespace
@@ -117,11 +102,14 @@ absl::Status Engine::Impl::Validate(const Request& request) const {
 }
 
 absl::Status Engine::Impl::Submit(Request request) {
+  const bool book = request.book;
   absl::Status status = Validate(request);
   if (status.ok()) status = ValidateOutputs(request);
   if (status.ok()) status = Enqueue(std::move(request));
   uint32_t news = EngineSignal::kSubmitted;
   if (!status.ok()) {
+    // Else another engine is asked.
+    if (!book && !absl::IsInvalidArgument(status)) return status;
     MutexLock lock(mutex_);
     if (rejections_.size() < kMaxRejectionsKept) rejections_.push_back(status);
     news = EngineSignal::kControl;
@@ -140,22 +128,30 @@ absl::Status Engine::Impl::Enqueue(Request request) {
     return UnavailableError("device '%s' is %s", capabilities_.device_name,
                             DeviceStateName(state_.load()));
   }
+  const uint32_t asked = count + request.more_sequences;
   const bool shed_first = request.priority >= options_.shed_priority;
   uint32_t waiting = waiting_count_.load(std::memory_order_relaxed);
   if (!shed_first) waiting -= shed_first_count_.load(std::memory_order_relaxed);
   const uint32_t limit = shed_first ? std::max(options_.max_waiting / 2, 1u) : options_.max_waiting;
-  if (count > limit) {
-    return InvalidArgumentError("the request asks for %u sequences; at most %u may wait", count,
+  if (asked > limit) {
+    return InvalidArgumentError("the request asks for %u sequences; at most %u may wait", asked,
                                 limit);
   }
   AppointmentBook& book = appointments_[shed_first ? 1 : 0];
-  if (waiting + count <= limit) {
+  if (waiting + asked <= limit) {
     book.OnRoom();
-  } else if (const int64_t now_ns = clock_.NowNanos(); !book.Redeem(WhoAsks(request), now_ns)) {
-    return WithRetryAfter(
-        ResourceExhaustedError("%u sequences wait already, %u more would pass the limit of %u",
-                               waiting, count, limit),
-        book.Book(WhoAsks(request), waiting + count - limit, paces_[shed_first ? 1 : 0], now_ns));
+  } else if (!request.admitted) {
+    const int64_t now_ns = clock_.NowNanos();
+    const Asker asker{request.tenant, request.appointments, request.connection};
+    if (!book.Redeem(asker, now_ns)) {
+      std::optional<int64_t> wait_ns;
+      if (request.book) {
+        wait_ns = book.Book(asker, waiting + asked - limit, paces_[shed_first ? 1 : 0], now_ns);
+      }
+      absl::Status refusal = ResourceExhaustedError(
+          "%u sequences wait already, %u more would pass the limit of %u", waiting, asked, limit);
+      return wait_ns.has_value() ? WithRetryAfter(std::move(refusal), *wait_ns) : refusal;
+    }
   }
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     const auto here = request.outputs.begin() + static_cast<ptrdiff_t>(i);

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "server/core/error.h"
 #include "server/http/response_writer.h"
@@ -75,7 +76,8 @@ class AdminTask : public http::Task {
 }  // namespace
 
 AdminRouter::AdminRouter(std::string_view token)
-    : token_digest_(token.empty() ? std::string() : Digest(token)), workers_(1, kQueuedOrders) {}
+    : token_digest_(token.empty() ? std::string() : Digest(token)),
+      workers_(1, kQueuedOrders, Clock::Monotonic()) {}
 
 AdminRouter::~AdminRouter() { workers_.Join(); }
 
@@ -153,13 +155,14 @@ std::unique_ptr<http::Task> AdminRouter::Start(http::HttpRequest request, http::
   asked.body = std::move(request.body);
   asked.request_id = std::move(request.request_id);
   if (!found->slow) return answer(found->function(asked));
-  const bool posted = workers_.Post(
+  const absl::Status posted = workers_.Post(
+      scheduler::Asker{.connection = request.connection},
       [state, function = found->function, asked = std::move(asked), waker = std::move(waker)] {
         state->reply = function(asked);
         state->done.store(true, std::memory_order_release);
         waker();
       });
-  if (!posted) return answer(ResourceExhaustedError("too many admin requests are waiting"));
+  if (!posted.ok()) return answer(posted);
   return std::make_unique<AdminTask>(std::move(state));
 }
 

@@ -346,6 +346,9 @@ std::optional<CommandLineExit> ParseChatArguments(const std::vector<std::string>
   app.add_option("--system", options.system, "Instructions for the model");
   app.add_option("--api-key-file", options.api_key_file,
                  "File whose first line is the key; default: the variable OPENAI_API_KEY, if set");
+  app.add_option("--ca-file", options.ca_file,
+                 "File of certificates (PEM) that an https server's is checked against, instead of "
+                 "the system's");
   app.add_option("--set", options.settings,
                  "NAME=VALUE of temperature, top_p, top_k, max_tokens or seed; may be repeated");
   try {
@@ -380,7 +383,7 @@ int Chat(const ChatOptions& options) {
   session.model = options.model;
   session.system = options.system;
   for (const std::string& setting : options.settings) session.Set(setting).IgnoreError();
-  return Terminal(std::move(session), ChatClient(*url, *std::move(key))).Run();
+  return Terminal(std::move(session), ChatClient(*url, *std::move(key), options.ca_file)).Run();
 }
 
 }  // namespace reticle::server::cli

@@ -15,6 +15,7 @@ struct ChatOptions {
   std::string model;                  // empty: the first that the server lists
   std::string system;                 // empty: none
   std::string api_key_file;           // empty: the environment's OPENAI_API_KEY, or no key
+  std::string ca_file;                // certificates to trust over https; empty: the system's
   std::vector<std::string> settings;  // "temperature=0.5"
 };
 

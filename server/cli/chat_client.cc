@@ -1,5 +1,6 @@
 #include "server/cli/chat_client.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -44,18 +45,35 @@ class Socket {
   Socket(const Socket&) = delete;
   Socket& operator=(const Socket&) = delete;
 
-  absl::Status StartTls(const std::string& host, const std::atomic<bool>& stop) {
+  absl::Status StartTls(const std::string& host, const std::string& ca_file,
+                        const std::atomic<bool>& stop) {
     context_ = SSL_CTX_new(TLS_client_method());
     if (context_ == nullptr) return InternalError("TLS cannot be set up");
     SSL_CTX_set_min_proto_version(context_, TLS1_2_VERSION);
-    SSL_CTX_set_default_verify_paths(context_);
+    if (ca_file.empty()) {
+      SSL_CTX_set_default_verify_paths(context_);
+    } else if (SSL_CTX_load_verify_file(context_, ca_file.c_str()) != 1) {
+      return FailedPreconditionError("the file %s holds no certificates in PEM", ca_file);
+    }
     SSL_CTX_set_verify(context_, SSL_VERIFY_PEER, nullptr);
     ssl_ = SSL_new(context_);
     if (ssl_ == nullptr || SSL_set_fd(ssl_, fd_) != 1 || SSL_set1_host(ssl_, host.c_str()) != 1) {
       return InternalError("TLS cannot be set up");
     }
-    SSL_set_tlsext_host_name(ssl_, host.c_str());
-    return Repeat(stop, "the TLS handshake", [&] { return SSL_connect(ssl_); }).status();
+    // An address is no server name (RFC 6066, section 3).
+    in6_addr address;
+    if (inet_pton(AF_INET, host.c_str(), &address) != 1 &&
+        inet_pton(AF_INET6, host.c_str(), &address) != 1) {
+      SSL_set_tlsext_host_name(ssl_, host.c_str());
+    }
+    const absl::Status status =
+        Repeat(stop, "the TLS handshake", [&] { return SSL_connect(ssl_); }).status();
+    if (const long verified = SSL_get_verify_result(ssl_); !status.ok() && verified != X509_V_OK) {
+      return FailedPreconditionError(
+          "the certificate of %s is not trusted: %s; name the file of its authority by --ca-file",
+          host, X509_verify_cert_error_string(verified));
+    }
+    return status;
   }
 
   absl::Status Write(std::string_view bytes, const std::atomic<bool>& stop) {
@@ -101,10 +119,7 @@ class Socket {
           if (const unsigned long code = ERR_get_error(); code != 0) {
             ERR_error_string_n(code, reason, sizeof(reason));
           }
-          const long verified = SSL_get_verify_result(ssl_);
-          return UnavailableError(
-              "%s failed: %s", what,
-              verified != X509_V_OK ? X509_verify_cert_error_string(verified) : reason);
+          return UnavailableError("%s failed: %s", what, reason);
         }
       } else {
         if (n == 0) return 0;
@@ -214,8 +229,8 @@ absl::StatusOr<ChatUrl> ParseChatUrl(std::string_view text) {
   return url;
 }
 
-ChatClient::ChatClient(ChatUrl url, std::string api_key)
-    : url_(std::move(url)), api_key_(std::move(api_key)) {}
+ChatClient::ChatClient(ChatUrl url, std::string api_key, std::string ca_file)
+    : url_(std::move(url)), api_key_(std::move(api_key)), ca_file_(std::move(ca_file)) {}
 
 std::string ChatClient::Address() const {
   const bool v6 = url_.host.find(':') != std::string::npos;
@@ -226,7 +241,7 @@ std::string ChatClient::Address() const {
 absl::StatusOr<ChatReply> ChatClient::Send(std::string_view path, std::string_view body,
                                            const Sink& sink, const std::atomic<bool>& stop) const {
   ASSIGN_OR_RETURN(const std::unique_ptr<Socket> socket, Connect(url_, stop));
-  if (url_.tls) RETURN_IF_ERROR(socket->StartTls(url_.host, stop));
+  if (url_.tls) RETURN_IF_ERROR(socket->StartTls(url_.host, ca_file_, stop));
   const bool v6 = url_.host.find(':') != std::string::npos;
   std::string request = absl::StrFormat(
       "%s %s%s HTTP/1.1\r\nHost: %s%s%s:%s\r\nConnection: close\r\n", body.empty() ? "GET" : "POST",

@@ -33,12 +33,13 @@ class ChatClient {
  public:
   using Sink = std::function<absl::Status(std::string_view bytes)>;
 
-  // `api_key` may be empty.
-  ChatClient(ChatUrl url, std::string api_key);
+  // `api_key` may be empty. `ca_file`: certificates to trust, in PEM; empty: those of the system.
+  ChatClient(ChatUrl url, std::string api_key, std::string ca_file = "");
 
   // Sends a request, a POST when there is a body. The body of a reply with status 200 goes to
   // `sink` as it arrives, if there is one. Errors: UNAVAILABLE (nobody answers, the connection
-  // breaks off), CANCELLED once `stop` is true, what `sink` returns.
+  // breaks off), FAILED_PRECONDITION (its certificate is not trusted), CANCELLED once `stop` is
+  // true, what `sink` returns.
   absl::StatusOr<ChatReply> Send(std::string_view path, std::string_view body, const Sink& sink,
                                  const std::atomic<bool>& stop) const;
 
@@ -48,6 +49,7 @@ class ChatClient {
  private:
   const ChatUrl url_;
   const std::string api_key_;
+  const std::string ca_file_;
 };
 
 }  // namespace reticle::server::cli

@@ -59,26 +59,31 @@ ServerProbe& SilentProbe() {
   _exit(status);
 }
 
-void PrintInvitation(const http::HttpServer* http, const Front* grpc, const std::string& model) {
+void PrintInvitation(const http::HttpServer* http, const Front* grpc, const std::string& model,
+                     bool accounts) {
   if (http != nullptr) {
     const std::string url = http->address();
+    if (accounts) {
+      std::printf("\nKeys are applied for at %s/apply, or made by \"reticle keys create\".\n",
+                  url.c_str());
+    }
     std::printf(
         "\nTry it:\n"
-        "  curl -N %s/v1/chat/completions -H 'Content-Type: application/json' -d "
+        "  curl -N %s/v1/chat/completions %s-H 'Content-Type: application/json' -d "
         "'{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Who are "
         "you?\"}]}'\n",
-        url.c_str(), model.c_str());
+        url.c_str(), accounts ? "-H 'Authorization: Bearer KEY' " : "", model.c_str());
     std::printf(
-        "  node -e \"new (require('openai'))({baseURL:'%s/v1',apiKey:'none'}).chat.completions"
+        "  node -e \"new (require('openai'))({baseURL:'%s/v1',apiKey:'%s'}).chat.completions"
         ".create({model:'%s',messages:[{role:'user',content:'Who are you?'}]}).then(r=>"
         "console.log(r.choices[0].message.content))\"\n",
-        url.c_str(), model.c_str());
+        url.c_str(), accounts ? "KEY" : "none", model.c_str());
   }
   if (grpc != nullptr) {
     std::printf(
-        "  grpcurl -plaintext -d '{\"model\":\"%s\",\"prompt\":\"Hello\"}' %s "
+        "  grpcurl -plaintext %s-d '{\"model\":\"%s\",\"prompt\":\"Hello\"}' %s "
         "reticle.v1.InferenceService/GenerateStream\n",
-        model.c_str(), grpc->address().c_str());
+        accounts ? "-H 'authorization: Bearer KEY' " : "", model.c_str(), grpc->address().c_str());
   }
   std::fflush(stdout);
 }
@@ -233,7 +238,7 @@ absl::Status Process::Load() {
   if (http_ != nullptr) http_->OnReady();
   if (grpc_ != nullptr) grpc_->OnReady();
   std::printf("Model %s\n", model_->Describe().c_str());
-  PrintInvitation(http_.get(), grpc_.get(), model_->id());
+  PrintInvitation(http_.get(), grpc_.get(), model_->id(), accounts_ != nullptr);
   NotifyServiceManager("READY=1\nSTATUS=serving " + model_->id());
   if (reload) Reload().IgnoreError();
   return absl::OkStatus();

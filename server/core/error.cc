@@ -32,26 +32,25 @@ struct Mapping {
   int http_status;
   const char* type;
   const char* default_code;
-  int retry_after_s;
 };
 
 constexpr Mapping kMappings[] = {
-    {absl::StatusCode::kInvalidArgument, 400, "invalid_request_error", "", 0},
-    {absl::StatusCode::kOutOfRange, 400, "invalid_request_error", "", 0},
-    {absl::StatusCode::kFailedPrecondition, 400, "invalid_request_error", "", 0},
-    {absl::StatusCode::kUnauthenticated, 401, "authentication_error", "invalid_api_key", 0},
-    {absl::StatusCode::kPermissionDenied, 403, "permission_error", "", 0},
-    {absl::StatusCode::kNotFound, 404, "invalid_request_error", "", 0},
-    {absl::StatusCode::kAlreadyExists, 409, "invalid_request_error", "", 0},
-    {absl::StatusCode::kAborted, 409, "server_error", "", 0},
-    {absl::StatusCode::kResourceExhausted, 429, "rate_limit_error", "rate_limit_exceeded", 1},
-    {absl::StatusCode::kCancelled, 499, "request_cancelled", "", 0},
-    {absl::StatusCode::kInternal, 500, "server_error", "internal_error", 0},
-    {absl::StatusCode::kDataLoss, 500, "server_error", "internal_error", 0},
-    {absl::StatusCode::kUnknown, 500, "server_error", "internal_error", 0},
-    {absl::StatusCode::kUnimplemented, 501, "invalid_request_error", "unsupported", 0},
-    {absl::StatusCode::kUnavailable, 503, "service_unavailable_error", "service_unavailable", 2},
-    {absl::StatusCode::kDeadlineExceeded, 504, "timeout_error", "deadline_exceeded", 0},
+    {absl::StatusCode::kInvalidArgument, 400, "invalid_request_error", ""},
+    {absl::StatusCode::kOutOfRange, 400, "invalid_request_error", ""},
+    {absl::StatusCode::kFailedPrecondition, 400, "invalid_request_error", ""},
+    {absl::StatusCode::kUnauthenticated, 401, "authentication_error", "invalid_api_key"},
+    {absl::StatusCode::kPermissionDenied, 403, "permission_error", ""},
+    {absl::StatusCode::kNotFound, 404, "invalid_request_error", ""},
+    {absl::StatusCode::kAlreadyExists, 409, "invalid_request_error", ""},
+    {absl::StatusCode::kAborted, 409, "server_error", ""},
+    {absl::StatusCode::kResourceExhausted, 429, "rate_limit_error", "rate_limit_exceeded"},
+    {absl::StatusCode::kCancelled, 499, "request_cancelled", ""},
+    {absl::StatusCode::kInternal, 500, "server_error", "internal_error"},
+    {absl::StatusCode::kDataLoss, 500, "server_error", "internal_error"},
+    {absl::StatusCode::kUnknown, 500, "server_error", "internal_error"},
+    {absl::StatusCode::kUnimplemented, 501, "invalid_request_error", "unsupported"},
+    {absl::StatusCode::kUnavailable, 503, "service_unavailable_error", "service_unavailable"},
+    {absl::StatusCode::kDeadlineExceeded, 504, "timeout_error", "deadline_exceeded"},
 };
 
 }  // namespace
@@ -79,14 +78,12 @@ ErrorInfo DescribeError(const absl::Status& status) {
     info.http_status = mapping.http_status;
     info.type = mapping.type;
     info.code = mapping.default_code;
-    info.retry_after_s = mapping.retry_after_s;
   }
   info.param = Payload(status, kParamUrl);
   if (std::string code = Payload(status, kCodeUrl); !code.empty()) info.code = std::move(code);
   if (const std::string http = Payload(status, kHttpStatusUrl); !http.empty()) {
     std::from_chars(http.data(), http.data() + http.size(), info.http_status);
   }
-  info.retry_after_ms = info.retry_after_s * int64_t{1000};
   if (const std::optional<int64_t> wait_ns = RetryAfterNs(status); wait_ns.has_value()) {
     info.retry_after_ms = std::max<int64_t>((*wait_ns + 999'999) / 1'000'000, 1);
     info.retry_after_s = static_cast<int>((info.retry_after_ms + 999) / 1000);

@@ -28,7 +28,8 @@ struct ErrorInfo {
   std::string param;    // empty: none
   std::string code;     // empty: none
   std::string message;  // internal errors keep theirs: it never holds a prompt or a secret
-  // When asking again is worth it, rounded up; 0: no Retry-After header.
+  // A time that is kept: whoever waits that long is not refused for this reason again. Rounded up;
+  // 0: nobody knows, and there is no Retry-After header.
   int retry_after_s = 0;
   int64_t retry_after_ms = 0;
 };

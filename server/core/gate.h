@@ -25,6 +25,8 @@ struct Caller {
   std::string tier;
   // Names the organisation to the scheduler; never 0, which stands for everybody without a key.
   uint64_t tenant = 0;
+  // How many of its requests are told times to come back that differ (scheduler/appointments.h).
+  uint32_t appointments = 1;
 };
 
 // What a request used in the end.

@@ -163,9 +163,14 @@ absl::Status Generation::Impl::Submit() {
     sequence.max_tokens = std::max(request.max_tokens(), 1u);
     sequence.priority = request.priority();
     sequence.tenant = request.tenant();
+    sequence.appointments = request.appointments();
+    sequence.connection = request.connection();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
     sequence.adapter = model.adapter;
+    // The request has its place in the queue whole, or not at all.
+    sequence.admitted = p > 0;
+    if (p == 0) sequence.more_sequences = request.choices() - request.n();
     for (uint32_t i = 0; i < request.n(); ++i) {
       sequence.outputs.push_back(choices[p * request.n() + i].stream);
     }

@@ -394,6 +394,23 @@ TEST_F(GenerationTest, RefusedWhileLoadingDrainingOrFull) {
   EXPECT_EQ(context_.active_generations(), 0);
 }
 
+TEST_F(GenerationTest, AsksForRoomForAllPromptsAtOnce) {
+  Build();
+  GenerateParams params = Params();
+  params.n = 2;
+  params.prompts.emplace_back("b");
+  params.prompts.emplace_back("c");
+  const auto generation = Start(std::move(params));
+  const ScriptedSink& sink = model_.sink();
+  ASSERT_EQ(sink.size(), 3u);
+  EXPECT_EQ(sink.request(0).more_sequences, 4u);
+  EXPECT_FALSE(sink.request(0).admitted);
+  for (size_t i : {1, 2}) {
+    EXPECT_EQ(sink.request(i).more_sequences, 0u);
+    EXPECT_TRUE(sink.request(i).admitted);
+  }
+}
+
 TEST_F(GenerationTest, AScoredPromptHasNoCompletionTokens) {
   Build();
   GenerateParams params = Params();

@@ -32,22 +32,22 @@ class ReplyTask : public Task {
  public:
   using Function = std::function<absl::StatusOr<Reply>()>;
 
-  ReplyTask(Function function, bool offload, WorkerPool& workers, Waker waker)
+  explicit ReplyTask(const Function& function) : state_(std::make_shared<State>()) {
+    state_->reply = function();
+    state_->done = true;
+  }
+  // Computed by the pool, for `asker`.
+  ReplyTask(Function function, const scheduler::Asker& asker, WorkerPool& workers, Waker waker)
       : state_(std::make_shared<State>()) {
-    if (!offload) {
-      state_->reply = function();
-      state_->done = true;
-      return;
-    }
-    const bool posted = workers.Post([state = state_, function = std::move(function), waker] {
-      state->reply = function();
-      state->done.store(true, std::memory_order_release);
-      waker();
-    });
-    if (!posted) {
-      state_->reply = ResourceExhaustedError("too many requests of this kind are waiting");
-      state_->done = true;
-    }
+    absl::Status posted = workers.Post(
+        asker, [state = state_, function = std::move(function), waker = std::move(waker)] {
+          state->reply = function();
+          state->done.store(true, std::memory_order_release);
+          waker();
+        });
+    if (posted.ok()) return;
+    state_->reply = std::move(posted);
+    state_->done = true;
   }
 
   Progress Produce(ResponseWriter& writer, size_t) override {
@@ -261,7 +261,6 @@ absl::StatusOr<Reply> Ready(const ServerContext& context) {
     reply.body.push_back(']');
   }
   reply.body.push_back('}');
-  if (reply.status == 503) reply.headers = "Retry-After: 2\r\n";
   return reply;
 }
 
@@ -362,12 +361,14 @@ std::optional<Refusal> Api::AuthorizeHead(std::string_view method, std::string_v
   Gate* const gate = context_.options().gate;
   if (gate == nullptr || method == "OPTIONS") return std::nullopt;
   const RouteEntry* const route = FindRoute(path, method);
-  if (route == nullptr || !NeedsKey(*route)) return std::nullopt;
+  const bool open = route == nullptr || !NeedsKey(*route);
+  if (open && authorization.empty()) return std::nullopt;
   absl::StatusOr<std::shared_ptr<const Caller>> found = gate->Authenticate(authorization);
   if (found.ok()) {
     caller = *std::move(found);
     return std::nullopt;
   }
+  if (open) return std::nullopt;
   Refusal refusal;
   const bool taalas =
       route->endpoint == Endpoint::kTaalasGenerate || route->endpoint == Endpoint::kTaalasModels;
@@ -404,8 +405,10 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
                        405),
         route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
   }
+  const scheduler::Asker asker = AskerOf(request);
   const auto reply = [&](ReplyTask::Function function, bool offload = false) {
-    return std::make_unique<ReplyTask>(std::move(function), offload, workers_, std::move(waker));
+    if (!offload) return std::make_unique<ReplyTask>(function);
+    return std::make_unique<ReplyTask>(std::move(function), asker, workers_, std::move(waker));
   };
   const auto complete = [&](Dialect dialect) {
     return StartCompletion(dialect, std::move(request), context_, workers_, std::move(waker));
@@ -462,8 +465,8 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
     case Endpoint::kReady:
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
-      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); },
-                                         /*offload=*/true, scrapes_, std::move(waker));
+      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); }, asker,
+                                         scrapes_, std::move(waker));
     case Endpoint::kWeb:
       return std::make_unique<WebTask>(web::AnswerWebRequest(
           *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));

@@ -89,6 +89,7 @@ absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerConte
   GenerateParams& params = prepared.body.params;
   params.arrival_ns = http.arrival_ns;
   params.request_id = http.request_id;
+  params.connection = http.connection;
   ASSIGN_OR_RETURN(ValidRequest request,
                    Admit(std::move(params), *std::move(model), http.caller, context));
   prepared.request.emplace(std::move(request));
@@ -119,17 +120,17 @@ class CompletionTask : public Task, private ChunkSink {
       preparation_->done.store(true, std::memory_order_release);
       return;
     }
-    const bool posted = workers.Post([dialect, state = preparation_, &context, wake = waker_] {
+    const std::shared_ptr<const Caller>& caller = preparation_->http.caller;
+    const auto prepare = [dialect, state = preparation_, &context, wake = waker_] {
       if (!state->abandoned.load(std::memory_order_acquire)) {
         state->result = Prepare(dialect, state->http, context);
       }
       state->done.store(true, std::memory_order_release);
       wake();
-    });
-    if (!posted) {
-      preparation_->result =
-          ResourceExhaustedError("too many long prompts are waiting to be tokenised");
-      context.NoteRefusal(preparation_->http.caller.get(), preparation_->result.status());
+    };
+    if (absl::Status status = workers.Post(AskerOf(preparation_->http), prepare); !status.ok()) {
+      context.NoteRefusal(caller.get(), status);
+      preparation_->result = std::move(status);
       preparation_->done.store(true, std::memory_order_release);
     }
   }

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/retry_after.h"
 #include "base/status.h"
 #include "server/core/error.h"
 #include "server/core/request_summary.h"
@@ -51,7 +50,6 @@ constexpr size_t kBeyondBudgetBytes = size_t{48} << 10;
 constexpr size_t kKeptIdleBytes = 4096;
 // The status of a request whose client left before its reply was complete.
 constexpr int kClientGone = 499;
-constexpr int64_t kMemoryRetryNs = 1'000'000'000;
 // For the first request on a connection that was accepted by a server which now ends.
 constexpr int64_t kFirstWordsNs = 500'000'000;
 constexpr int64_t kLingerNs = 2'000'000'000;
@@ -257,10 +255,10 @@ bool Connection::ParseRequest() {
     }
     if (http.is_header_done() && !TakeMemory(std::max<uint64_t>(http.content_length().value_or(0),
                                                                 http.get().body().size()))) {
-      Refuse(WithRetryAfter(UnavailableError("the bodies of the requests that are read now fill "
-                                             "the memory for them (%d bytes)",
-                                             shared_.options.max_request_memory),
-                            kMemoryRetryNs));
+      Refuse(
+          UnavailableError("the bodies of the requests that are read now fill the memory for "
+                           "them (%d bytes)",
+                           shared_.options.max_request_memory));
       return true;
     }
     if (used == 0 || input_begin_ == input_end_) break;
@@ -414,6 +412,7 @@ void Connection::Dispatch() {
   request.body = std::move(message.body());
   request.content_type = std::string(View(message[beast_http::field::content_type]));
   request.peer = peer_;
+  request.connection = presence_;
   if (const ProxyTrust& proxies = shared_.proxies; !proxies.empty()) {
     std::string values;
     const auto [begin, end] = message.equal_range(proxies.header());

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "scheduler/appointments.h"
 #include "server/core/gate.h"
 #include "server/http/response_writer.h"
 
@@ -32,8 +33,15 @@ struct HttpRequest {
   std::string peer;                      // the client's network address, seen through proxies
   std::shared_ptr<const Caller> caller;  // null for servers without accounts, and open paths
   std::string request_id;
-  int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
+  int64_t arrival_ns = 0;                // when its first byte was read, on the server's clock
+  std::weak_ptr<const void> connection;  // gone when that is
 };
+
+// For refusals that tell a time to come back.
+inline scheduler::Asker AskerOf(const HttpRequest& request) {
+  if (request.caller == nullptr) return {.connection = request.connection};
+  return {.tenant = request.caller->tenant, .most = request.caller->appointments};
+}
 
 // Calls back into the connection's thread: may be called from any thread, any number of times, also
 // when the connection is gone. Cheap, never blocks.
@@ -72,7 +80,8 @@ class Handler {
  public:
   virtual ~Handler() = default;
   // Called when a request's head is there, before its body is read: whether whoever sent it may use
-  // `path`. Sets `caller` when a key was needed and is good. Thread-safe and quick.
+  // `path`. Sets `caller` to the holder of a good key, also where none is needed. Thread-safe and
+  // quick.
   virtual std::optional<Refusal> AuthorizeHead(std::string_view method, std::string_view path,
                                                std::string_view authorization,
                                                std::shared_ptr<const Caller>& caller) {

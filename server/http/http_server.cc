@@ -74,8 +74,8 @@ absl::Status HttpOptions::Validate() const {
 
 struct HttpServer::Impl {
   Impl(const HttpOptions& options, ServerContext& context, Handler* handler)
-      : workers(options.worker_threads, kQueuedPreparations),
-        scrapes(1, kQueuedScrapes),
+      : workers(options.worker_threads, kQueuedPreparations, context.clock()),
+        scrapes(1, kQueuedScrapes, context.clock()),
         api(context, workers, scrapes) {
     shared.options = options;
     shared.context = &context;

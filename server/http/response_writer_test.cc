@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/retry_after.h"
 #include "base/status.h"
 #include "server/core/error.h"
 #include "server/http/request_target.h"
@@ -45,12 +46,15 @@ TEST(ResponseWriterTest, ErrorsInOpenAisShape) {
           R"({"error":{"message":"n is \"9\"","type":"invalid_request_error","param":"n","code":null}})"));
 }
 
-TEST(ResponseWriterTest, BusyAnswersSayWhenToComeBack) {
+TEST(ResponseWriterTest, BusyAnswersSayWhenToComeBackIfThatIsKnown) {
   for (const absl::Status& status : {ResourceExhaustedError("x"), UnavailableError("x")}) {
     ResponseWriter writer;
     writer.Begin({.request_id = "x"});
     writer.SendError(status);
-    EXPECT_THAT(writer.buffer(), HasSubstr("\r\nRetry-After: "));
+    EXPECT_THAT(writer.buffer(), Not(HasSubstr("etry-")));
+    writer.Begin({.request_id = "x"});
+    writer.SendError(WithRetryAfter(status, 1'500'000'001));
+    EXPECT_THAT(writer.buffer(), HasSubstr("\r\nRetry-After: 2\r\nretry-after-ms: 1501\r\n"));
   }
 }
 

@@ -14,6 +14,7 @@ namespace reticle::server::tenants {
 namespace {
 
 constexpr std::string_view kBearer = "Bearer ";
+constexpr int64_t kMostAppointments = 256;
 
 ServerProbe& SilentProbe() {
   static ServerProbe* const probe = new ServerProbe;
@@ -201,6 +202,9 @@ absl::Status Accounts::Reload() {
     account->tenant = absl::Hash<std::string>()(record.organisation) | 1;
     account->kind = record.tier;
     account->limits = *std::move(limits);
+    const int64_t at_once = account->limits.concurrent;
+    account->appointments = static_cast<uint32_t>(
+        at_once == 0 ? kMostAppointments : std::min(at_once, kMostAppointments));
     account->expires_at = record.expires_at;
     MutexLock lock(keys_mutex_);
     keys_[*digest] = std::move(account);
@@ -287,6 +291,7 @@ absl::Status Accounts::Fit(const Caller& caller, const ModelEntry& model, Genera
     params.priority = service->priority + within;
   }
   params.tenant = account.tenant;
+  params.appointments = account.appointments;
   params.context_bound = account.limits.max_context;
   params.output_bound = account.limits.max_output;
   return absl::OkStatus();

@@ -11,6 +11,8 @@ namespace reticle::server::tenants {
 namespace {
 
 constexpr int64_t kHourNs = 3'600'000'000'000;
+// It looks at every address.
+constexpr int64_t kPurgeEveryNs = 1'000'000'000;
 
 std::string NetworkOf(std::string_view address) {
   const std::string text(address.substr(0, address.find('%')));
@@ -29,13 +31,14 @@ absl::Status AddressLimiter::Take(std::string_view address) {
   const std::string network = NetworkOf(address);
   MutexLock lock(mutex_);
   if (buckets_.size() >= kMaxAddresses && !buckets_.contains(network)) {
-    absl::erase_if(buckets_, [&](auto& entry) {
-      entry.second.Refill(per_hour_, kHourNs, now_ns);
-      return entry.second.State().reset_ns == 0;
-    });
+    Purge(now_ns);
     if (buckets_.size() >= kMaxAddresses) {
-      return WithRetryAfter(ResourceExhaustedError("too many ask at the moment; try again later"),
-                            kHourNs / per_hour_);
+      if (buckets_.size() >= 2 * kMaxAddresses) {
+        return ResourceExhaustedError("too many ask at the moment; try again later");
+      }
+      Bucket& used_up = buckets_[network];
+      used_up.Refill(per_hour_, kHourNs, now_ns);
+      used_up.Take(per_hour_);
     }
   }
   Bucket& bucket = buckets_[network];
@@ -48,6 +51,15 @@ absl::Status AddressLimiter::Take(std::string_view address) {
   }
   bucket.Take(1);
   return absl::OkStatus();
+}
+
+void AddressLimiter::Purge(int64_t now_ns) {
+  if (now_ns < next_purge_ns_) return;
+  next_purge_ns_ = now_ns + kPurgeEveryNs;
+  absl::erase_if(buckets_, [&](auto& entry) {
+    entry.second.Refill(per_hour_, kHourNs, now_ns);
+    return entry.second.State().reset_ns == 0;
+  });
 }
 
 }  // namespace reticle::server::tenants

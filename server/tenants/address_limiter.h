@@ -15,8 +15,9 @@
 
 namespace reticle::server::tenants {
 
-// Thread-safe. Remembers at most kMaxAddresses, so that many addresses cost no memory without end;
-// when all of them are in use, new ones are refused.
+// Thread-safe. Remembers a bounded number of addresses, so that many cost no memory without end.
+// While kMaxAddresses are in use, a new one has to wait for its first turn as if it had had all of
+// its turns already; while twice as many are, new ones are refused.
 class AddressLimiter {
  public:
   static constexpr size_t kMaxAddresses = 65'536;
@@ -24,14 +25,18 @@ class AddressLimiter {
   // `per_hour` of one address; 0: no limit. `clock` must outlive it.
   AddressLimiter(int64_t per_hour, Clock& clock) : per_hour_(per_hour), clock_(clock) {}
 
-  // Takes one of `address`'s turns. RESOURCE_EXHAUSTED with a true time to retry. Addresses of one
-  // IPv6 network (/64) count as one.
+  // Takes one of `address`'s turns. RESOURCE_EXHAUSTED with a true time to retry, or without one to
+  // an address that is not remembered. Addresses of one IPv6 network (/64) count as one.
   absl::Status Take(std::string_view address);
 
  private:
+  // Forgets who has all turns again.
+  void Purge(int64_t now_ns) RETICLE_REQUIRES(mutex_);
+
   const int64_t per_hour_;
   Clock& clock_;
   Mutex mutex_;
+  int64_t next_purge_ns_ RETICLE_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<std::string, Bucket> buckets_ RETICLE_GUARDED_BY(mutex_);
 };
 

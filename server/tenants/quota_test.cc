@@ -1,9 +1,12 @@
 #include "server/tenants/quota.h"
 
+#include <optional>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "base/retry_after.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/tenants/address_limiter.h"
@@ -313,6 +316,39 @@ TEST(AddressLimiter, ForgetsAddressesBeforeItForgetsItsOwnLimit) {
     ASSERT_TRUE(limiter.Take(std::to_string(i)).ok());
   }
   EXPECT_FALSE(limiter.Take("one more").ok());
+  clock.AdvanceNanos(3'600'000'000'000);
+  EXPECT_TRUE(limiter.Take("one more").ok());
+}
+
+TEST(AddressLimiter, KeepsTheTimeToldToANewAddressAlthoughAllPlacesStayTaken) {
+  ManualClock clock;
+  AddressLimiter limiter(4, clock);
+  const auto others_ask = [&](size_t times) {
+    for (size_t i = 0; i < times * AddressLimiter::kMaxAddresses; ++i) {
+      (void)limiter.Take(std::to_string(i % AddressLimiter::kMaxAddresses));
+    }
+  };
+  others_ask(2);
+  const absl::Status refusal = limiter.Take("one more");
+  ASSERT_TRUE(absl::IsResourceExhausted(refusal));
+  const std::optional<int64_t> wait_ns = RetryAfterNs(refusal);
+  ASSERT_TRUE(wait_ns.has_value());
+  clock.AdvanceNanos(*wait_ns - 1);
+  others_ask(1);
+  EXPECT_FALSE(limiter.Take("one more").ok());
+  clock.AdvanceNanos(1);
+  EXPECT_TRUE(limiter.Take("one more").ok());
+}
+
+TEST(AddressLimiter, PromisesNothingToAnAddressThatItDoesNotRemember) {
+  ManualClock clock;
+  AddressLimiter limiter(1, clock);
+  for (size_t i = 0; i < 2 * AddressLimiter::kMaxAddresses; ++i) {
+    (void)limiter.Take(std::to_string(i));
+  }
+  const absl::Status refusal = limiter.Take("one more");
+  ASSERT_TRUE(absl::IsResourceExhausted(refusal));
+  EXPECT_FALSE(RetryAfterNs(refusal).has_value());
   clock.AdvanceNanos(3'600'000'000'000);
   EXPECT_TRUE(limiter.Take("one more").ok());
 }

@@ -230,13 +230,13 @@ class RetryAfter(unittest.TestCase):
         sock.recv(1)
         return sock
 
-    def check(self, server, key):
-        status, headers, _ = server.request("POST", "/v1/chat/completions", CHAT, bearer(key))
+    def check(self, server, key, path="/v1/chat/completions", body=CHAT):
+        status, headers, _ = server.request("POST", path, body, bearer(key))
         self.assertEqual(status, 429)
         wait = int(headers["retry-after-ms"]) / 1000
         self.assertGreaterEqual(int(headers["retry-after"]), wait)
         time.sleep(wait)
-        status, _, answer = server.request("POST", "/v1/chat/completions", CHAT, bearer(key))
+        status, _, answer = server.request("POST", path, body, bearer(key))
         self.assertEqual(status, 200, answer)
 
     def test_of_a_full_account(self):
@@ -253,6 +253,12 @@ class RetryAfter(unittest.TestCase):
         server.stop()
 
     def test_of_a_full_queue(self):
+        # Of one request; of one with several prompts; of several at once, each with its own time.
+        for checks in ([()], [("/v1/completions", {"prompt": ["1", "2"], "max_tokens": 2})], [()] * 4):
+            with self.subTest(checks=checks):
+                self.check_a_full_queue(checks)
+
+    def check_a_full_queue(self, checks):
         tier = Tier()
         one, two = tier.create("paid"), tier.create("paid")
         server = tier.server("--device-option", "step_ns=1000000", "--context", "2048",
@@ -264,7 +270,9 @@ class RetryAfter(unittest.TestCase):
             sock.sendall(build("POST", "/v1/chat/completions", body, bearer(one["key"])))
             socks.append(sock)
         until(lambda: server.gauge("vllm:num_requests_waiting") == 2)
-        self.check(server, two["key"])
+        with concurrent.futures.ThreadPoolExecutor(len(checks)) as pool:
+            for each in [pool.submit(self.check, server, two["key"], *what) for what in checks]:
+                each.result()
         for sock in socks:
             sock.close()
         server.stop()

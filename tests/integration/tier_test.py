@@ -84,6 +84,11 @@ class Accounts(unittest.TestCase):
         status, headers, _ = self.server.request(
             "POST", "/v1/chat/completions", {**CHAT, "stream": True}, bearer(made["key"]))
         self.assertEqual((status, "x-ratelimit-limit-tokens" in headers), (200, True))
+        # So does what is nowhere, or open to all; there a key that is not good changes nothing.
+        for path, wanted in (("/v1/nothing", 404), ("/health", 200), ("/docs", 200), ("/apply", 200)):
+            for key, limits in ((made["key"], True), ("rtk_" + "x" * 40, False)):
+                status, headers, _ = self.server.request("GET", path, None, bearer(key))
+                self.assertEqual((status, "x-ratelimit-limit-tokens" in headers), (wanted, limits), path)
 
     def test_retry_after_is_true(self):
         made = self.tier.create("free")

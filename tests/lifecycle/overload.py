@@ -31,7 +31,7 @@ TOKENS = 40
 # A card feeds each place once in a step; a request takes a step for its prompt.
 CAPACITY = PLACES * 1e9 / STEP_NS / (TOKENS + 1)
 SLO_MS = 500
-WAITING = 8  # who comes back at the time that he was told may make it twice as many
+WAITING = 8
 
 
 def arguments():

@@ -5,9 +5,12 @@ import pathlib
 import pty
 import select
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -56,6 +59,62 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+class Terminator:
+    """Speaks TLS in front of a server, with a certificate of its own authority."""
+
+    def __init__(self, port, folder):
+        self.behind = port
+        self.names, self.served = [], 0
+        self.authority, authority_key = self.certificate(folder, "authority", "/CN=Authority")
+        self.stranger, _ = self.certificate(folder, "stranger", "/CN=Authority")
+        certificate, key = self.certificate(
+            folder, "server", "/CN=localhost", "-CA", self.authority, "-CAkey", authority_key, "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        self.context.sni_callback = lambda _socket, name, _context: self.names.append(name)
+        self.listener = socket.create_server(("0.0.0.0", 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.run)
+
+    @staticmethod
+    def certificate(folder, name, subject, *arguments):
+        paths = [os.path.join(folder, f"{name}.{kind}") for kind in ("pem", "key")]
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                        "-nodes", "-days", "2", "-subj", subject, "-out", paths[0], "-keyout", paths[1],
+                        *arguments], check=True, capture_output=True)
+        return paths
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+
+    def run(self):
+        while True:
+            try:
+                plain = self.listener.accept()[0]
+            except OSError:
+                return
+            with plain, socket.create_connection(("127.0.0.1", self.behind)) as server:
+                try:
+                    with self.context.wrap_socket(plain, server_side=True) as client:
+                        request = client.recv(65536)
+                        if not request:
+                            continue
+                        self.served += 1
+                        server.sendall(request)
+                        # The client asks for one reply a connection.
+                        while data := server.recv(65536):
+                            client.sendall(data)
+                except OSError:
+                    pass
+
+
 class ChatTest(unittest.TestCase):
 
     @classmethod
@@ -100,6 +159,36 @@ class ChatTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             done = self.pipe("hi", "--api-key-file", file.name, "--model", "other")
             self.assertNotIn(b"secret-key", done.stderr)
+
+    def test_over_https(self):
+        with tempfile.TemporaryDirectory() as folder, Terminator(self.server.port, folder) as tls:
+            # Its certificate is of an authority that is asked for.
+            for host in ("localhost", "127.0.0.1"):
+                done = self.pipe("hi\n", "--ca-file", tls.authority, "--set", "max_tokens=10", "--set",
+                                 "temperature=0", url=f"https://{host}:{tls.port}")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual(done.stdout.decode(), "Hello, w\u00f6\n")
+            url = f"https://localhost:{tls.port}"
+            self.assertEqual(tls.names, ["localhost"] * 2 + [None] * 2)
+            served = tls.served
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write("secret-key\n")
+                file.flush()
+                key = ("--api-key-file", file.name)
+                for arguments, reason in (((), b"localhost is not trusted: unable to get local issuer"),
+                                          (("--ca-file", tls.stranger), b"localhost is not trusted: "),
+                                          (("--ca-file", file.name), b"holds no certificates")):
+                    done = self.pipe("hi", *key, *arguments, url=url)
+                    self.assertEqual(done.returncode, 1, done.stderr)
+                    self.assertIn(reason, done.stderr)
+                    self.assertNotIn(b"is \"reticle serve\" running", done.stderr)
+                    self.assertEqual(done.stdout, b"")
+                # The right authority, another name.
+                done = self.pipe("hi", *key, "--ca-file", tls.authority, url=f"https://127.0.0.2:{tls.port}")
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(b"IP address mismatch", done.stderr)
+            # Whoever is not trusted is told nothing, the key least of all.
+            self.assertEqual(tls.served, served)
 
     def test_a_conversation(self):
         terminal = Terminal(self.url, "--set", "max_tokens=30", "--set", "temperature=0")
