@@ -1,9 +1,10 @@
 // When somebody whom a full queue turned away may come back: an appointment, which is kept.
 //
 // The times told follow each other as fast as the queue was seen to move, so that those who were
-// turned away come back one after the other. Who comes at his time is taken although the queue is
-// full: then it was slower than expected, or others took the room. So a queue passes its limit by
-// no more than the appointments that are made, and no time is told that the book has no room for.
+// turned away and come back (attendance.h) do so one after the other. Who comes at his time is
+// taken although the queue is full: then it was slower than expected, or others took the room. So a
+// queue passes its limit by no more than the appointments that are made, and no time is told that
+// the book has no room for.
 #ifndef RETICLE_SCHEDULER_APPOINTMENTS_H_
 #define RETICLE_SCHEDULER_APPOINTMENTS_H_
 
@@ -11,13 +12,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "scheduler/attendance.h"
 
 namespace reticle::scheduler {
 
@@ -45,22 +45,22 @@ class AdmissionPace {
   std::atomic<int64_t> last_ns_{0};
 };
 
-// Who asks for an appointment.
+// Who asks for an appointment: whoever comes back with the same under the same name. A new request
+// is another's, or it would take the place of one that waited.
 struct Asker {
   uint64_t tenant = 0;  // 0: nobody known
-  // How many it has at a time.
+  // How many a known one has ahead at a time.
   uint32_t most = 1;
-  // Stands for a tenant of 0 while it lasts. Those of connections that are gone, and of none, are
-  // anybody's who has none of his own: a client that comes on a new connection has no name.
-  std::weak_ptr<const void> connection;
+  uint64_t question = 0;  // tells its requests apart: a hash of what is asked
 };
 
 // Not thread-safe.
 class AppointmentBook {
  public:
   static constexpr size_t kMost = 16'384;
-  // How late one may come.
+  // How late one may come, and how late when the book is full.
   static constexpr int64_t kGraceNs = 60'000'000'000;
+  static constexpr int64_t kShortGraceNs = Attendance::kJudgedAfterNs;
   // Told while nobody knows how fast the queue moves.
   static constexpr int64_t kUnknownWaitNs = 1'000'000'000;
 
@@ -77,32 +77,16 @@ class AppointmentBook {
   size_t size() const { return size_; }
 
  private:
-  // A tenant, or the address of a connection's sign of life.
-  struct Name {
-    uint64_t tenant = 0;
-    const void* connection = nullptr;
+  using Times = absl::InlinedVector<int64_t, 1>;  // ascending
+  using Name = std::pair<uint64_t, uint64_t>;     // tenant, question
+  void Purge(int64_t now_ns);
+  void DropBefore(Times& times, int64_t before_ns);
 
-    bool operator==(const Name&) const = default;
-    template <typename H>
-    friend H AbslHashValue(H hash, const Name& name) {
-      return H::combine(std::move(hash), name.tenant, name.connection);
-    }
-  };
-  struct Entry {
-    std::deque<int64_t> due_ns;  // ascending
-    std::weak_ptr<const void> connection;
-  };
-  static Name NameOf(const Asker& asker);
-  void Add(const Name& name, Entry& entry, int64_t due_ns);
-  void DropFirst(const Name& name, Entry& entry);
-  void DropLate(const Name& name, Entry& entry, int64_t now_ns);
-  bool RedeemOfNobody(int64_t now_ns);
-
-  absl::flat_hash_map<Name, Entry> entries_;
-  std::multiset<std::pair<int64_t, const void*>> nameless_;  // those without a tenant, by time
+  absl::flat_hash_map<Name, Times> entries_;
+  absl::flat_hash_map<uint64_t, Times> ahead_;  // of known tenants; may hold what has passed
+  Attendance attendance_;
   size_t size_ = 0;
   int64_t next_purge_ns_ = 0;
-  int64_t last_due_ns_ = 0;
   int64_t full_since_ns_ = 0;  // 0: it has room
 };
 

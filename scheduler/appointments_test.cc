@@ -16,7 +16,9 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 
-Asker Of(uint64_t tenant, uint32_t most = 1) { return {.tenant = tenant, .most = most}; }
+Asker Of(uint64_t tenant, uint32_t most = 1, uint64_t question = 0) {
+  return {.tenant = tenant, .most = most, .question = question};
+}
 
 TEST(AppointmentBookTest, TimesFollowEachOtherAtThePaceOfTheQueue) {
   AdmissionPace pace;
@@ -45,35 +47,37 @@ TEST(AppointmentBookTest, ATenantHasAsManyAsItMay) {
   }
 }
 
-TEST(AppointmentBookTest, AConnectionKeepsItsOwnUntilItIsGone) {
+TEST(AppointmentBookTest, ItIsOfWhoeverAsksTheSame) {
   const AdmissionPace unknown;
-  AppointmentBook book;
-  const auto mine = std::make_shared<char>();
-  auto other = std::make_shared<char>();
-  const Asker me{.connection = mine};
-  book.Book(me, 1, unknown, 0);
-  book.Book({.connection = other}, 1, unknown, 0);
   const int64_t due_ns = AppointmentBook::kUnknownWaitNs;
-  const auto stranger = std::make_shared<char>();
-  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
-  EXPECT_FALSE(book.Redeem({}, due_ns));
-  // It may have come back on a new connection.
-  other.reset();
-  EXPECT_FALSE(book.Redeem(Of(5), due_ns));
-  EXPECT_TRUE(book.Redeem({.connection = stranger}, due_ns));
-  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
-  EXPECT_TRUE(book.Redeem(me, due_ns));
-  EXPECT_EQ(book.size(), 0u);
+  for (const uint64_t tenant : {0, 5}) {
+    AppointmentBook book;
+    book.Book(Of(tenant, 9, 1), 1, unknown, 0);
+    book.Book(Of(tenant, 9, 2), 1, unknown, 0);
+    EXPECT_FALSE(book.Redeem(Of(tenant, 9, 3), due_ns)) << "a new request of the same name";
+    EXPECT_FALSE(book.Redeem(Of(tenant + 1, 9, 1), due_ns));
+    EXPECT_TRUE(book.Redeem(Of(tenant, 9, 2), due_ns));
+    EXPECT_FALSE(book.Redeem(Of(tenant, 9, 2), due_ns));
+    EXPECT_TRUE(book.Redeem(Of(tenant, 9, 1), due_ns));
+    EXPECT_EQ(book.size(), 0u);
+  }
 }
 
-TEST(AppointmentBookTest, WhoHasOneOfHisOwnTakesNobodysBeforeItsTime) {
-  const AdmissionPace unknown;
+TEST(AppointmentBookTest, TimesDoNotGrowForThoseWhoNeverReturn) {
+  AdmissionPace pace;
   AppointmentBook book;
-  book.Book({}, 1, unknown, 0);
-  const auto hasty = std::make_shared<char>();
-  book.Book({.connection = hasty}, 1, unknown, 1);
-  EXPECT_FALSE(book.Redeem({.connection = hasty}, AppointmentBook::kUnknownWaitNs));
-  EXPECT_TRUE(book.Redeem({}, AppointmentBook::kUnknownWaitNs));
+  uint64_t question = 0;
+  int64_t longest_ns = 0;
+  // A hundred places a second, a thousand turned away, and none of them comes back.
+  for (int64_t now_ns = kMs; now_ns < 60'000 * kMs; now_ns += kMs) {
+    if (now_ns % (10 * kMs) == 0) pace.OnAdmitted(0, now_ns);
+    const std::optional<int64_t> wait_ns = book.Book(Of(0, 1, ++question), 1, pace, now_ns);
+    ASSERT_TRUE(wait_ns.has_value());
+    if (now_ns > 5'000 * kMs) longest_ns = std::max(longest_ns, *wait_ns);
+  }
+  EXPECT_LT(longest_ns, 2'000 * kMs);
+  EXPECT_LE(book.size(), AppointmentBook::kMost);
+  EXPECT_TRUE(book.Redeem(Of(0, 1, question), 62'000 * kMs));
 }
 
 TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
@@ -141,6 +145,7 @@ TEST(AppointmentBookTest, IsBoundedAndForgetsWhoDoesNotCome) {
 // several parts.
 TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
   int refusals = 0;
+  uint32_t questions = 0;
   for (uint32_t round = 0; round < 40; ++round) {
     std::mt19937 random(round);
     const auto draw = [&](int low, int high) {
@@ -153,11 +158,11 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
         {{"content", "fast"}, {"blocks", "512"}, {"max_sequences", std::to_string(draw(1, 6))}},
         options);
     std::vector<std::unique_ptr<Client>> clients;
-    const auto submit = [&](uint64_t tenant, int32_t priority, uint32_t parts) {
+    const auto submit = [&](uint64_t tenant, int32_t priority, uint32_t question, uint32_t parts) {
+      std::mt19937 shape(question);
       absl::Status status;
       for (uint32_t part = 0; part < parts && status.ok(); ++part) {
-        Request request = MakeRequest(MakePrompt(static_cast<size_t>(draw(1, 60))),
-                                      static_cast<uint32_t>(draw(1, 60)));
+        Request request = MakeRequest(MakePrompt(1 + shape() % 60, question), 1 + shape() % 60);
         request.tenant = tenant;
         request.priority = priority;
         request.more_sequences = part == 0 ? parts - 1 : 0;
@@ -175,20 +180,22 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
       for (const auto& client : clients) client->Read();
       std::erase_if(clients, [](const auto& client) { return client->ended(); });
     };
-    // Tenants 1 and 2 are patient: what is refused comes again when it may, not before. Tenants 3
-    // and 4 ask again and again.
+    // Tenants 1 and 2, and strangers, are patient: what is refused comes again when it may, not
+    // before. Tenants 3 and 4 ask again and again.
     struct Refused {
       uint64_t tenant;
+      uint32_t question;
       uint32_t parts;
     };
     const int32_t priorities[] = {0, 0, 40, 0, 40};
     std::multimap<int64_t, Refused> patient;
     const auto ask = [&](uint64_t tenant, uint32_t parts) {
-      const absl::Status status = submit(tenant, priorities[tenant], parts);
+      const absl::Status status = submit(tenant, priorities[tenant], ++questions, parts);
       if (status.ok() || tenant > 2) return status;
       const std::optional<int64_t> wait_ns = RetryAfterNs(status);
       EXPECT_TRUE(wait_ns.has_value() && *wait_ns > 0) << status;
-      patient.emplace(engine.clock().NowNanos() + wait_ns.value_or(0), Refused{tenant, parts});
+      patient.emplace(engine.clock().NowNanos() + wait_ns.value_or(0),
+                      Refused{tenant, questions, parts});
       ++refusals;
       return status;
     };
@@ -205,12 +212,12 @@ TEST(AppointmentsInEngineTest, WhoeverWaitsAsLongAsToldIsTaken) {
         const Refused refused = patient.begin()->second;
         patient.erase(patient.begin());
         const absl::Status status =
-            submit(refused.tenant, priorities[refused.tenant], refused.parts);
+            submit(refused.tenant, priorities[refused.tenant], refused.question, refused.parts);
         ASSERT_TRUE(status.ok()) << "round " << round << ": " << status;
       }
-      const auto tenant = static_cast<uint64_t>(draw(1, 4));
+      const auto tenant = static_cast<uint64_t>(draw(0, 4));
       const auto parts = static_cast<uint32_t>(draw(1, 2));
-      if (tenant > 2) {
+      if (tenant > 2 || tenant == 0) {
         (void)ask(tenant, parts);
       } else if (!has_a_time(tenant)) {
         for (int together = draw(1, 5); together > 0; --together) (void)ask(tenant, parts);

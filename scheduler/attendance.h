@@ -17,7 +17,7 @@ class Attendance {
  public:
   // Whoever has not come by then is counted as one who does not come. Longer than the second by
   // which those are late who read whole seconds only.
-  static constexpr int64_t kJudgedAfterNs = 2'000'000'000;
+  static constexpr int64_t kJudgedAfterNs = 1'200'000'000;
 
   void OnBooked(int64_t due_ns) { ahead_.push(due_ns); }
   void OnCame() { came_ += 1; }

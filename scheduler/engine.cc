@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
 #include "base/check.h"
 #include "base/retry_after.h"
 #include "base/status.h"
@@ -16,6 +18,8 @@ constexpr size_t kPolledAtOnce = 256;
 constexpr size_t kMaxRejectionsKept = 1024;
 // How long to leave a device without an event descriptor unwatched.
 constexpr int64_t kPollNs = 100'000;
+// At the end of a prompt: a long one is not read whole to tell it from others.
+constexpr size_t kTokensThatTell = 1024;
 constexpr int64_t kSwapsPerTurn = 20;
 constexpr int64_t kShortestTurnNs = 20'000'000;
 
@@ -28,6 +32,15 @@ uint64_t NextArrival() {
 EngineProbe& SilentProbe() {
   static EngineProbe* const probe = new EngineProbe;
   return *probe;
+}
+
+// By which requests are told apart when they come back.
+uint64_t QuestionOf(const Request& request) {
+  const std::vector<TokenId>& prompt = *request.prompt;
+  const size_t known = std::min(prompt.size(), kTokensThatTell);
+  const absl::string_view end(reinterpret_cast<const char*>(prompt.data() + prompt.size() - known),
+                              known * sizeof(TokenId));
+  return absl::HashOf(end, prompt.size(), request.max_tokens, request.outputs.size());
 }
 
 }  // namespace
@@ -142,7 +155,7 @@ absl::Status Engine::Impl::Enqueue(Request request) {
     book.OnRoom();
   } else if (!request.admitted) {
     const int64_t now_ns = clock_.NowNanos();
-    const Asker asker{request.tenant, request.appointments, request.connection};
+    const Asker asker{request.tenant, request.appointments, QuestionOf(request)};
     if (!book.Redeem(asker, now_ns)) {
       std::optional<int64_t> wait_ns;
       if (request.book) {

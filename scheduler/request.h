@@ -54,11 +54,10 @@ struct Request {
   // own sequences and so many more; the others are `admitted` with it, whatever the queue holds.
   uint32_t more_sequences = 0;
   bool admitted = false;
-  // A refusal by a full queue tells a time to come back, which is kept (appointments.h): to so many
-  // requests of the tenant at a time; without a tenant, of the connection, until that is gone.
+  // A refusal by a full queue tells a time to come back, which is kept (appointments.h); to so many
+  // requests of a tenant at a time.
   bool book = true;
   uint32_t appointments = 1;
-  std::weak_ptr<const void> connection;
   // One stream for each choice; prompt log-probabilities go to the first.
   std::vector<std::shared_ptr<TokenStream>> outputs;
 };

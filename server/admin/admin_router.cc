@@ -152,11 +152,12 @@ std::unique_ptr<http::Task> AdminRouter::Start(http::HttpRequest request, http::
         InvalidArgumentError("Method %s is not allowed for %s", request.method.substr(0, 32), path),
         405));
   }
+  const scheduler::Asker asker = http::AskerOf(request);
   asked.body = std::move(request.body);
   asked.request_id = std::move(request.request_id);
   if (!found->slow) return answer(found->function(asked));
   const absl::Status posted = workers_.Post(
-      scheduler::Asker{.connection = request.connection},
+      asker,
       [state, function = found->function, asked = std::move(asked), waker = std::move(waker)] {
         state->reply = function(asked);
         state->done.store(true, std::memory_order_release);

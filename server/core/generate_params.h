@@ -4,7 +4,6 @@
 #define RETICLE_SERVER_CORE_GENERATE_PARAMS_H_
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -84,7 +83,6 @@ struct GenerateParams {
   uint64_t tenant = 0;
   // As in scheduler::Request.
   uint32_t appointments = 1;
-  std::weak_ptr<const void> connection;
   int64_t context_bound = 0;          // tokens of prompt and output; 0: the model's
   int64_t output_bound = 0;           // tokens of one choice; 0: the model's
   std::optional<int64_t> timeout_ms;  // from arrival; a sequence still running then is ended

@@ -164,7 +164,6 @@ absl::Status Generation::Impl::Submit() {
     sequence.priority = request.priority();
     sequence.tenant = request.tenant();
     sequence.appointments = request.appointments();
-    sequence.connection = request.connection();
     sequence.arrival_ns = request.arrival_ns();
     sequence.deadline_ns = request.deadline_ns();
     sequence.adapter = model.adapter;

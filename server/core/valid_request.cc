@@ -247,7 +247,6 @@ class RequestValidator {
     request_.service_tier_ = tier;
     request_.tenant_ = params_.tenant;
     request_.appointments_ = params_.appointments;
-    request_.connection_ = params_.connection;
     request_.arrival_ns_ = params_.arrival_ns;
     if (params_.timeout_ms.has_value()) {
       RETURN_IF_ERROR(CheckRange("timeout", *params_.timeout_ms, 1, limits_.max_timeout_ms));

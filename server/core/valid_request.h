@@ -57,7 +57,6 @@ class ValidRequest {
   const std::string& service_tier() const { return service_tier_; }
   uint64_t tenant() const { return tenant_; }
   uint32_t appointments() const { return appointments_; }
-  const std::weak_ptr<const void>& connection() const { return connection_; }
   // Of the caller's account; "none" without accounts.
   const std::string& tier() const { return tier_; }
   // Null for servers without accounts.
@@ -90,7 +89,6 @@ class ValidRequest {
   std::string tier_ = "none";
   uint64_t tenant_ = 0;
   uint32_t appointments_ = 1;
-  std::weak_ptr<const void> connection_;
   std::unique_ptr<Reservation> reservation_;
   int64_t arrival_ns_ = 0;
   int64_t deadline_ns_ = 0;

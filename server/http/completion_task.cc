@@ -89,7 +89,6 @@ absl::StatusOr<Prepared> Prepare(Dialect dialect, HttpRequest& http, ServerConte
   GenerateParams& params = prepared.body.params;
   params.arrival_ns = http.arrival_ns;
   params.request_id = http.request_id;
-  params.connection = http.connection;
   ASSIGN_OR_RETURN(ValidRequest request,
                    Admit(std::move(params), *std::move(model), http.caller, context));
   prepared.request.emplace(std::move(request));

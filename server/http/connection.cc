@@ -412,7 +412,6 @@ void Connection::Dispatch() {
   request.body = std::move(message.body());
   request.content_type = std::string(View(message[beast_http::field::content_type]));
   request.peer = peer_;
-  request.connection = presence_;
   if (const ProxyTrust& proxies = shared_.proxies; !proxies.empty()) {
     std::string values;
     const auto [begin, end] = message.equal_range(proxies.header());

@@ -154,7 +154,6 @@ class Connection : public TransportEvents, public std::enable_shared_from_this<C
   const std::string peer_;
   const std::unique_ptr<Transport> transport_;
   const std::shared_ptr<WakeTarget> wake_target_;
-  const std::shared_ptr<const void> presence_ = std::make_shared<char>();
   ConnectionList::Link link_;
   bool listed_idle_ = false;
 

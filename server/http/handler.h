@@ -2,6 +2,7 @@
 #ifndef RETICLE_SERVER_HTTP_HANDLER_H_
 #define RETICLE_SERVER_HTTP_HANDLER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -10,6 +11,8 @@
 #include <string>
 #include <string_view>
 
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
 #include "scheduler/appointments.h"
 #include "server/core/gate.h"
 #include "server/http/response_writer.h"
@@ -33,14 +36,20 @@ struct HttpRequest {
   std::string peer;                      // the client's network address, seen through proxies
   std::shared_ptr<const Caller> caller;  // null for servers without accounts, and open paths
   std::string request_id;
-  int64_t arrival_ns = 0;                // when its first byte was read, on the server's clock
-  std::weak_ptr<const void> connection;  // gone when that is
+  int64_t arrival_ns = 0;  // when its first byte was read, on the server's clock
 };
 
 // For refusals that tell a time to come back.
 inline scheduler::Asker AskerOf(const HttpRequest& request) {
-  if (request.caller == nullptr) return {.connection = request.connection};
-  return {.tenant = request.caller->tenant, .most = request.caller->appointments};
+  // The end of a long body tells it from others.
+  const size_t known = std::min<size_t>(request.body.size(), 4096);
+  const absl::string_view end(request.body.data() + request.body.size() - known, known);
+  scheduler::Asker asker{.question = absl::HashOf(request.path, end, request.body.size())};
+  if (request.caller != nullptr) {
+    asker.tenant = request.caller->tenant;
+    asker.most = request.caller->appointments;
+  }
+  return asker;
 }
 
 // Calls back into the connection's thread: may be called from any thread, any number of times, also

@@ -70,12 +70,12 @@ def goodput(report):
 
 class PoliteClient(threading.Thread):
     """Asks the same again and again. Refused, it waits exactly as long as it was told and comes back with the same
-    request: a promise, which is kept or broken."""
+    request, on the same connection or a new one: a promise, which is kept or broken."""
 
-    def __init__(self, port, server_threads, stop, text, whole_seconds):
+    def __init__(self, port, server_threads, stop, text, whole_seconds, reconnects):
         super().__init__()
         self.port, self.server_threads, self.stop = port, server_threads, stop
-        self.whole_seconds = whole_seconds
+        self.whole_seconds, self.reconnects = whole_seconds, reconnects
         body = json.dumps({"prompt": text, "max_tokens": 1}).encode()
         self.request = (f"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
         self.refusals = []  # (ms until the reply, of which somebody waited for a core, ms told)
@@ -102,24 +102,33 @@ class PoliteClient(threading.Thread):
             rest += sock.recv(65536)
         return int(head.split()[1]), fields, came, ((came - begin) * 1000, waited)
 
+    def connect(self):
+        sock = socket.create_connection(("127.0.0.1", self.port), 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
     def run(self):
-        with socket.create_connection(("127.0.0.1", self.port), 60) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = self.connect()
+        promised = False
+        while not self.stop.is_set():
+            status, fields, came, took = self.ask(sock)
+            if promised:
+                self.kept += status == 200
+                self.broken += status != 200
             promised = False
-            while not self.stop.is_set():
-                status, fields, came, took = self.ask(sock)
-                if promised:
-                    self.kept += status == 200
-                    self.broken += status != 200
-                promised = False
-                if status == 200:
-                    self.stop.wait(0.05)
-                    continue
-                assert status == 429, status
-                wait_ms, wait_s = int(fields[b"retry-after-ms"]), int(fields[b"Retry-After"])
-                assert wait_s == -(-wait_ms // 1000), fields
-                self.refusals.append((*took, wait_ms))
-                promised = not self.stop.wait(came + (wait_s if self.whole_seconds else wait_ms / 1000) - time.monotonic())
+            if status == 200:
+                self.stop.wait(0.05)
+                continue
+            assert status == 429, status
+            wait_ms, wait_s = int(fields[b"retry-after-ms"]), int(fields[b"Retry-After"])
+            assert wait_s == -(-wait_ms // 1000), fields
+            self.refusals.append((*took, wait_ms))
+            if self.reconnects:
+                sock.close()
+            promised = not self.stop.wait(came + (wait_s if self.whole_seconds else wait_ms / 1000) - time.monotonic())
+            if self.reconnects:
+                sock = self.connect()
+        sock.close()
 
 
 def percentile(values, share):
@@ -170,8 +179,8 @@ def main():
         stop, stolen = threading.Event(), machine.steal_s()
         finish = load(port, CAPACITY * options.times, options.seconds, folder)
         time.sleep(min(1.0, options.seconds / 10))
-        # Every fourth reads whole seconds.
-        clients = [PoliteClient(port, server_threads, stop, f"question {i}", i % 4 == 3) for i in range(options.polite)]
+        # Every fourth reads whole seconds, every second one comes back on a new connection.
+        clients = [PoliteClient(port, server_threads, stop, f"question {i}", i % 4 == 3, i % 2 == 1) for i in range(options.polite)]
         time.sleep(options.seconds * 0.9)
         stop.set()
         report = finish()
@@ -185,7 +194,8 @@ def main():
         told = [wait for _, _, wait in refusals]
         kept, broken = sum(client.kept for client in clients), sum(client.broken for client in clients)
         print(f"{options.times:.0f} times for {options.seconds:.0f} s: {good:.1f} good requests a second "
-              f"({good / peak:.1%} of the peak), {report['requests']['rejected']} refused, errors {report['errors']}, "
+              f"({good / peak:.1%} of the peak) of {report['rates']['output_tokens_per_second'] / TOKENS:.1f} served, "
+              f"{report['requests']['rejected']} refused, errors {report['errors']}, "
               f"client {report['client']['verdict']}")
         print(f"Retry-After: {kept} of {kept + broken} kept for {options.polite} clients that waited so long and came back with "
               f"the same; told p50 {percentile(told, 0.5)} ms, p99 {percentile(told, 0.99)} ms, longest {max(told, default=0)} ms")
