@@ -96,6 +96,7 @@ absl::StatusOr<ReloadReport> Reloader::Reload() {
   if (!options_.http_options.tls_cert.empty()) {
     if (parts_.http != nullptr) RETURN_IF_ERROR(parts_.http->ReloadTls());
     if (parts_.grpc != nullptr) RETURN_IF_ERROR(parts_.grpc->ReloadTls());
+    if (parts_.admin != nullptr) RETURN_IF_ERROR(parts_.admin->server().ReloadTls());
     if (parts_.on_certificate) parts_.on_certificate();
     report.applied.push_back("certificates");
   }

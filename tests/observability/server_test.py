@@ -113,12 +113,14 @@ class Metrics(unittest.TestCase):
                       if line and not re.match(r"vllm:\S+ (metric names should not contain ':'|non-counter metrics)", line)]
         self.assertEqual(complaints, [])
 
-    def test_the_certificate_in_use_is_shown_and_a_renewed_one_taken_over_by_both_fronts(self):
+    def test_the_certificate_in_use_is_shown_and_a_renewed_one_taken_over_by_every_listener(self):
         name = "reticle_tls_certificate_expiry_timestamp_seconds"
         with tempfile.TemporaryDirectory() as folder:
             cert, key, end = make_certificate(folder, 30)
-            server = Server("--tls-cert", cert, "--tls-key", key, "--grpc", "127.0.0.1:0", wait=False)
-            grpc_port = int(server._read_line().rsplit(":", 1)[1])
+            server = Server("--tls-cert", cert, "--tls-key", key, "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+                            wait=False)
+            # Lines that came with the first one are in the buffer.
+            ports = [server.port] + [int(server.process.stdout.readline().decode().rsplit(":", 1)[1]) for _ in range(2)]
 
             def shown():
                 context = ssl.create_default_context(cafile=cert)
@@ -126,20 +128,19 @@ class Metrics(unittest.TestCase):
                     return samples(reply.read().decode(), name)
 
             def served():
-                return [served_certificate(port).split() for port in (server.port, grpc_port)]
+                return [served_certificate(port).split() for port in ports]
 
             def file():
                 with open(cert, encoding="ascii") as opened:
                     return opened.read().split()
             try:
-                self.until(lambda: server._read_line().startswith("Model"))
                 self.assertEqual(shown(), {(): end})
-                self.assertEqual(served(), [file()] * 2)
+                self.assertEqual(served(), [file()] * 3)
                 old = file()
                 _, _, later = make_certificate(folder, 60)
-                self.assertEqual(served(), [old] * 2)
+                self.assertEqual(served(), [old] * 3)
                 server.process.send_signal(signal.SIGHUP)
-                self.until(lambda: served() == [file()] * 2)
+                self.until(lambda: served() == [file()] * 3)
                 self.assertEqual(shown(), {(): later})
                 # A key that is another's changes nothing.
                 new = file()
@@ -148,7 +149,7 @@ class Metrics(unittest.TestCase):
                 os.rename(key + ".good", key)
                 server.process.send_signal(signal.SIGHUP)
                 self.until(lambda: "nothing has changed" in server.errors())
-                self.assertEqual(served(), [new] * 2)
+                self.assertEqual(served(), [new] * 3)
             finally:
                 server.stop()
 
