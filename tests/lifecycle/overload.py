@@ -176,7 +176,7 @@ def main():
                   f"{report['requests']['rejected']} refused", flush=True)
         server_threads = machine.threads(server.pid, "http")
         waits = machine.CoreWaits(server_threads)
-        stop, stolen = threading.Event(), machine.steal_s()
+        stop, stolen, begun = threading.Event(), machine.steal_s(), time.time()
         finish = load(port, CAPACITY * options.times, options.seconds, folder)
         time.sleep(min(1.0, options.seconds / 10))
         # Every fourth reads whole seconds, every second one comes back on a new connection.
@@ -184,7 +184,7 @@ def main():
         time.sleep(options.seconds * 0.9)
         stop.set()
         report = finish()
-        stolen = machine.steal_s() - stolen
+        stolen, starved = machine.steal_s() - stolen, waits.within_ms(begun, time.time()) / (time.time() - begun) / 1000
         for client in clients:
             client.join()
         good = goodput(report)
@@ -215,11 +215,12 @@ def main():
                             ("from outside", outside), ("  less both sides' waits for a core", outside_own)):
             print(f"{name:36}" + "".join(f"{percentile(times, share):11.3f}" for share in (0.5, 0.99, 0.999, 1))
                   + f"  ({len(times)})")
-        print(f"the server's threads waited {waits.within_ms(0, 1e12):.0f} ms for a core in all; "
-              f"the host took {stolen:.2f} s of the machine")
+        print(f"during the overload the server waited for a core {starved:.1%} of the time; the host took {stolen:.2f} s")
         errors = {kind: count for kind, count in report["errors"].items() if kind != "http 429"}
         if good < 0.95 * peak:
-            problems.append("goodput falls below 95 % of its peak")
+            doubt = starved > 0.05 or report["client"]["verdict"] != "ok"
+            problems.append("goodput falls below 95 % of its peak" +
+                            (", on a machine without a core for the server and one for its clients" if doubt else ""))
         if max(inside_own) >= 5 or percentile(outside_own, 0.99) >= 5:
             problems.append("refusals take 5 ms or more")
         if broken or not kept:
