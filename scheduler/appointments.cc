@@ -7,7 +7,7 @@ namespace {
 
 // It looks at every appointment.
 constexpr int64_t kPurgeEveryNs = 1'000'000'000;
-constexpr int kLooksForNobody = 64;
+constexpr int kMostLooks = 64;
 
 }  // namespace
 
@@ -29,25 +29,32 @@ void AdmissionPace::OnAdmitted(int64_t arrival_ns, int64_t now_ns) {
 }
 
 AppointmentBook::Name AppointmentBook::NameOf(const Asker& asker) {
-  if (asker.tenant != 0) return {asker.tenant, nullptr};
-  return {0, asker.connection.lock().get()};
-}
-
-void AppointmentBook::Add(const Name& name, Entry& entry, int64_t due_ns) {
-  std::deque<int64_t>& times = entry.due_ns;
-  times.insert(std::upper_bound(times.begin(), times.end(), due_ns), due_ns);
-  if (name.tenant == 0) nameless_.emplace(due_ns, name.connection);
-  ++size_;
+  return {asker.tenant, asker.connection.lock().get()};
 }
 
 void AppointmentBook::DropFirst(const Name& name, Entry& entry) {
-  if (name.tenant == 0) nameless_.erase(nameless_.find({entry.due_ns.front(), name.connection}));
+  const auto tenant = tenants_.find(name.tenant);
+  tenant->second.erase(tenant->second.find(Slot{entry.due_ns.front(), name.connection}));
+  if (tenant->second.empty()) tenants_.erase(tenant);
   entry.due_ns.pop_front();
   --size_;
 }
 
 void AppointmentBook::DropLate(const Name& name, Entry& entry, int64_t now_ns) {
   while (!entry.due_ns.empty() && entry.due_ns.front() + kGraceNs < now_ns) DropFirst(name, entry);
+}
+
+void AppointmentBook::DropLateOf(uint64_t tenant, int64_t now_ns) {
+  for (;;) {
+    const auto found = tenants_.find(tenant);
+    if (found == tenants_.end()) return;
+    const Slot& first = *found->second.begin();
+    if (first.due_ns + kGraceNs >= now_ns) return;
+    const Name name{tenant, first.connection};
+    const auto entry = entries_.find(name);
+    DropLate(name, entry->second, now_ns);
+    if (entry->second.due_ns.empty()) entries_.erase(entry);
+  }
 }
 
 std::optional<int64_t> AppointmentBook::Book(const Asker& asker, uint32_t excess,
@@ -60,14 +67,22 @@ std::optional<int64_t> AppointmentBook::Book(const Asker& asker, uint32_t excess
       return entry.second.due_ns.empty();
     });
   }
+  DropLateOf(asker.tenant, now_ns);
   const Name name = NameOf(asker);
-  if (const auto found = entries_.find(name); found != entries_.end()) {
-    Entry& entry = found->second;
-    DropLate(name, entry, now_ns);
-    const bool named = name.tenant != 0 || name.connection != nullptr;
-    if (named && entry.due_ns.size() >= asker.most && !entry.due_ns.empty()) {
-      return std::max<int64_t>(entry.due_ns.back() - now_ns, 1);
+  std::optional<int64_t> last_ns;
+  if (asker.tenant != 0) {
+    const auto found = tenants_.find(asker.tenant);
+    if (found != tenants_.end() && found->second.size() >= asker.most) {
+      last_ns = found->second.rbegin()->due_ns;
     }
+  } else if (const auto found = entries_.find(name); name.connection != nullptr &&
+                                                     found != entries_.end() &&
+                                                     found->second.due_ns.size() >= asker.most) {
+    last_ns = found->second.due_ns.back();
+  }
+  if (last_ns.has_value()) {
+    // Those that are due are others', who may still come.
+    return *last_ns > now_ns ? std::optional(*last_ns - now_ns) : std::nullopt;
   }
   if (size_ >= kMost) return std::nullopt;
   int64_t due_ns = now_ns + kUnknownWaitNs;
@@ -80,39 +95,44 @@ std::optional<int64_t> AppointmentBook::Book(const Asker& asker, uint32_t excess
   }
   Entry& entry = entries_[name];
   entry.connection = asker.connection;
-  Add(name, entry, due_ns);
+  entry.due_ns.insert(std::upper_bound(entry.due_ns.begin(), entry.due_ns.end(), due_ns), due_ns);
+  tenants_[name.tenant].insert(Slot{due_ns, name.connection});
+  ++size_;
   return due_ns - now_ns;
 }
 
-bool AppointmentBook::Redeem(const Asker& asker, int64_t now_ns) {
+bool AppointmentBook::Redeem(const Asker& asker, bool lends, int64_t now_ns) {
   const Name name = NameOf(asker);
-  if (const auto found = entries_.find(name); found != entries_.end()) {
+  const auto found = name.connection != nullptr ? entries_.find(name) : entries_.end();
+  if (found != entries_.end()) {
     Entry& entry = found->second;
     DropLate(name, entry, now_ns);
     const bool due = !entry.due_ns.empty() && entry.due_ns.front() <= now_ns;
     if (due) DropFirst(name, entry);
-    const bool waits = !entry.due_ns.empty();
-    if (!waits) entries_.erase(found);
+    if (entry.due_ns.empty()) entries_.erase(found);
     if (due) return true;
-    if (waits && name != Name()) return false;
   }
-  return name.tenant == 0 && RedeemOfNobody(now_ns);
+  return RedeemOther(name.tenant, lends, now_ns);
 }
 
-bool AppointmentBook::RedeemOfNobody(int64_t now_ns) {
+bool AppointmentBook::RedeemOther(uint64_t tenant, bool lends, int64_t now_ns) {
+  const auto found = tenants_.find(tenant);
+  if (found == tenants_.end()) return false;
   // Whoever keeps his time comes soon after it.
-  auto at = nameless_.upper_bound({now_ns, reinterpret_cast<const void*>(UINTPTR_MAX)});
-  for (int looks = 0; looks < kLooksForNobody && at != nameless_.begin(); ++looks) {
+  auto at = found->second.upper_bound(Slot{now_ns, reinterpret_cast<const void*>(UINTPTR_MAX)});
+  std::optional<Name> left;
+  for (int looks = 0; looks < kMostLooks && at != found->second.begin(); ++looks) {
     --at;
-    const Name name{0, at->second};
-    const auto found = entries_.find(name);
-    Entry& entry = found->second;
-    if (!entry.connection.expired()) continue;
-    DropFirst(name, entry);
-    if (entry.due_ns.empty()) entries_.erase(found);
-    return true;
+    if (at->due_ns + kGraceNs < now_ns) break;
+    if (lends && !at->lent) return at->lent = true;
+    const Name name{tenant, at->connection};
+    if (!left.has_value() && entries_.find(name)->second.connection.expired()) left = name;
   }
-  return false;
+  if (!left.has_value()) return false;
+  const auto entry = entries_.find(*left);
+  DropFirst(*left, entry->second);
+  if (entry->second.due_ns.empty()) entries_.erase(entry);
+  return true;
 }
 
 }  // namespace reticle::scheduler

@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -24,7 +25,8 @@ namespace reticle::scheduler {
 // How fast a queue moves. Written by one thread, read by any.
 class AdmissionPace {
  public:
-  // A sequence that came at `arrival_ns` leaves the queue.
+  // A sequence that came at `arrival_ns` leaves the queue, and another one waits behind it: else
+  // the pace is not the queue's but that at which requests come.
   void OnAdmitted(int64_t arrival_ns, int64_t now_ns);
 
   // Between two admissions of late, ns; 0: there was none yet. Sequences tend to be admitted in
@@ -48,14 +50,17 @@ class AdmissionPace {
 // Who asks for an appointment.
 struct Asker {
   uint64_t tenant = 0;  // 0: nobody known
-  // How many it has at a time.
+  // How many it has at a time; of connections without a tenant, each.
   uint32_t most = 1;
-  // Stands for a tenant of 0 while it lasts. Those of connections that are gone, and of none, are
-  // anybody's who has none of his own: a client that comes on a new connection has no name.
+  // Gone when that is.
   std::weak_ptr<const void> connection;
 };
 
 // Not thread-safe.
+//
+// An appointment is kept for the connection that made it, or, when that is gone, for whoever of the
+// tenant comes next. Besides, it is lent once: clients may come back on another connection, and
+// what is new must not take what another one was told.
 class AppointmentBook {
  public:
   static constexpr size_t kMost = 16'384;
@@ -69,15 +74,14 @@ class AppointmentBook {
   // last of them. Nothing when the book is full.
   std::optional<int64_t> Book(const Asker& asker, uint32_t excess, const AdmissionPace& pace,
                               int64_t now_ns);
-  // Whether `asker` has an appointment by now. Uses it up.
-  bool Redeem(const Asker& asker, int64_t now_ns);
+  // Whether `asker` has an appointment by now, which is used up, or with `lends` is lent one.
+  bool Redeem(const Asker& asker, bool lends, int64_t now_ns);
   // A request was taken without one: the queue is not full.
   void OnRoom() { full_since_ns_ = 0; }
 
   size_t size() const { return size_; }
 
  private:
-  // A tenant, or the address of a connection's sign of life.
   struct Name {
     uint64_t tenant = 0;
     const void* connection = nullptr;
@@ -88,18 +92,27 @@ class AppointmentBook {
       return H::combine(std::move(hash), name.tenant, name.connection);
     }
   };
+  struct Slot {
+    int64_t due_ns;
+    const void* connection;
+    mutable bool lent = false;
+
+    bool operator<(const Slot& other) const {
+      return std::tie(due_ns, connection) < std::tie(other.due_ns, other.connection);
+    }
+  };
   struct Entry {
     std::deque<int64_t> due_ns;  // ascending
     std::weak_ptr<const void> connection;
   };
   static Name NameOf(const Asker& asker);
-  void Add(const Name& name, Entry& entry, int64_t due_ns);
   void DropFirst(const Name& name, Entry& entry);
   void DropLate(const Name& name, Entry& entry, int64_t now_ns);
-  bool RedeemOfNobody(int64_t now_ns);
+  void DropLateOf(uint64_t tenant, int64_t now_ns);
+  bool RedeemOther(uint64_t tenant, bool lends, int64_t now_ns);
 
   absl::flat_hash_map<Name, Entry> entries_;
-  std::multiset<std::pair<int64_t, const void*>> nameless_;  // those without a tenant, by time
+  absl::flat_hash_map<uint64_t, std::multiset<Slot>> tenants_;  // the same by tenant
   size_t size_ = 0;
   int64_t next_purge_ns_ = 0;
   int64_t last_due_ns_ = 0;

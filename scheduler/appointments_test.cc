@@ -40,40 +40,84 @@ TEST(AppointmentBookTest, ATenantHasAsManyAsItMay) {
   EXPECT_EQ(book.Book(Of(1, 4), 1, pace, now_ns + 5 * kMs), 35 * kMs);
   EXPECT_EQ(book.Book(Of(2), 1, pace, now_ns), 50 * kMs);
   for (int i = 1; i <= 4; ++i) {
-    EXPECT_TRUE(book.Redeem(Of(1, 4), now_ns + i * 10 * kMs));
-    EXPECT_FALSE(book.Redeem(Of(1, 4), now_ns + i * 10 * kMs));
+    EXPECT_TRUE(book.Redeem(Of(1, 4), false, now_ns + i * 10 * kMs));
+    EXPECT_FALSE(book.Redeem(Of(1, 4), false, now_ns + i * 10 * kMs));
   }
 }
 
-TEST(AppointmentBookTest, AConnectionKeepsItsOwnUntilItIsGone) {
+// Two connections, and one that made no appointment.
+struct Connections {
+  explicit Connections(uint64_t tenant)
+      : me{tenant, 4, mine}, other{tenant, 4, others}, third{tenant, 4, thirds} {}
+  std::shared_ptr<char> mine = std::make_shared<char>();
+  std::shared_ptr<char> others = std::make_shared<char>();
+  std::shared_ptr<char> thirds = std::make_shared<char>();
+  Asker me, other, third;
+};
+
+TEST(AppointmentBookTest, StrangersTakeNobodysAppointment) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  const auto mine = std::make_shared<char>();
-  auto other = std::make_shared<char>();
-  const Asker me{.connection = mine};
-  book.Book(me, 1, unknown, 0);
-  book.Book({.connection = other}, 1, unknown, 0);
+  Connections of(0);
+  book.Book(of.me, 1, unknown, 0);
+  book.Book(of.other, 1, unknown, 0);
   const int64_t due_ns = AppointmentBook::kUnknownWaitNs;
-  const auto stranger = std::make_shared<char>();
-  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
-  EXPECT_FALSE(book.Redeem({}, due_ns));
+  EXPECT_FALSE(book.Redeem(of.third, false, due_ns));
+  EXPECT_FALSE(book.Redeem({}, false, due_ns));
+  EXPECT_FALSE(book.Redeem(Of(5), true, due_ns));
   // It may have come back on a new connection.
-  other.reset();
-  EXPECT_FALSE(book.Redeem(Of(5), due_ns));
-  EXPECT_TRUE(book.Redeem({.connection = stranger}, due_ns));
-  EXPECT_FALSE(book.Redeem({.connection = stranger}, due_ns));
-  EXPECT_TRUE(book.Redeem(me, due_ns));
+  of.others.reset();
+  EXPECT_TRUE(book.Redeem(of.third, false, due_ns));
+  EXPECT_FALSE(book.Redeem(of.third, false, due_ns));
+  EXPECT_TRUE(book.Redeem(of.me, false, due_ns));
   EXPECT_EQ(book.size(), 0u);
 }
 
-TEST(AppointmentBookTest, WhoHasOneOfHisOwnTakesNobodysBeforeItsTime) {
+// Clients with a pool of connections come back on any of them.
+TEST(AppointmentBookTest, WhoComesOnAnotherConnectionTakesNothingFromWhomItWasTold) {
+  const AdmissionPace unknown;
+  for (const uint64_t tenant : {uint64_t{0}, uint64_t{7}}) {
+    AppointmentBook book;
+    const Connections of(tenant);
+    book.Book(of.me, 1, unknown, 0);
+    book.Book(of.other, 1, unknown, 1);
+    const int64_t due_ns = AppointmentBook::kUnknownWaitNs;
+    EXPECT_FALSE(book.Redeem(of.third, true, due_ns - 1));
+    // By one whose own time has not come, then by the one that it was told to.
+    EXPECT_TRUE(book.Redeem(of.other, true, due_ns));
+    EXPECT_FALSE(book.Redeem(of.third, true, due_ns));
+    EXPECT_TRUE(book.Redeem(of.me, true, due_ns));
+    EXPECT_TRUE(book.Redeem(of.me, true, due_ns + 1));
+    EXPECT_TRUE(book.Redeem(of.other, true, due_ns + 1));
+    EXPECT_FALSE(book.Redeem(of.other, true, due_ns + 1));
+    EXPECT_EQ(book.size(), 0u);
+  }
+}
+
+// Each comes on a connection of its own, as curl does.
+TEST(AppointmentBookTest, ANewRequestTakesNothingFromOneThatComesBack) {
   const AdmissionPace unknown;
   AppointmentBook book;
-  book.Book({}, 1, unknown, 0);
-  const auto hasty = std::make_shared<char>();
-  book.Book({.connection = hasty}, 1, unknown, 1);
-  EXPECT_FALSE(book.Redeem({.connection = hasty}, AppointmentBook::kUnknownWaitNs));
-  EXPECT_TRUE(book.Redeem({}, AppointmentBook::kUnknownWaitNs));
+  book.Book(Of(7, 4), 1, unknown, 0);
+  const int64_t due_ns = AppointmentBook::kUnknownWaitNs;
+  EXPECT_TRUE(book.Redeem(Of(7), true, due_ns));
+  EXPECT_TRUE(book.Redeem(Of(7), true, due_ns));
+  EXPECT_FALSE(book.Redeem(Of(7), true, due_ns));
+}
+
+TEST(AppointmentBookTest, WhatIsMissedFreesItsPlaceForThoseToCome) {
+  const AdmissionPace unknown;
+  AppointmentBook book;
+  book.Book(Of(7), 1, unknown, 0);
+  const auto open = std::make_shared<char>();
+  const int64_t late_ns = AppointmentBook::kUnknownWaitNs + AppointmentBook::kGraceNs + 1;
+  EXPECT_EQ(book.Book({7, 1, open}, 1, unknown, late_ns), AppointmentBook::kUnknownWaitNs);
+  EXPECT_EQ(book.size(), 1u);
+  // One that is lent is still its owner's: nothing more is promised.
+  const int64_t due_ns = late_ns + AppointmentBook::kUnknownWaitNs;
+  EXPECT_TRUE(book.Redeem(Of(7), true, due_ns));
+  EXPECT_FALSE(book.Book(Of(7), 1, unknown, due_ns).has_value());
+  EXPECT_TRUE(book.Redeem({7, 1, open}, false, due_ns));
 }
 
 TEST(AppointmentBookTest, ABurstIsNotTakenForThePace) {
@@ -93,10 +137,10 @@ TEST(AppointmentBookTest, IsKeptOnceForItsTenantAndNotBeforeItsTime) {
   const AdmissionPace unknown;
   AppointmentBook book;
   EXPECT_EQ(book.Book(Of(7), 1, unknown, 0), AppointmentBook::kUnknownWaitNs);
-  EXPECT_FALSE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs - 1));
-  EXPECT_FALSE(book.Redeem(Of(8), AppointmentBook::kUnknownWaitNs));
-  EXPECT_TRUE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs));
-  EXPECT_FALSE(book.Redeem(Of(7), AppointmentBook::kUnknownWaitNs));
+  EXPECT_FALSE(book.Redeem(Of(7), false, AppointmentBook::kUnknownWaitNs - 1));
+  EXPECT_FALSE(book.Redeem(Of(8), false, AppointmentBook::kUnknownWaitNs));
+  EXPECT_TRUE(book.Redeem(Of(7), false, AppointmentBook::kUnknownWaitNs));
+  EXPECT_FALSE(book.Redeem(Of(7), false, AppointmentBook::kUnknownWaitNs));
   EXPECT_EQ(book.size(), 0u);
 }
 
@@ -105,7 +149,7 @@ TEST(AppointmentBookTest, EverybodyWithoutANameHasOneEach) {
   AppointmentBook book;
   for (int i = 0; i < 3; ++i) book.Book(Of(0), 1, unknown, 0);
   int kept = 0;
-  for (int i = 0; i < 5; ++i) kept += book.Redeem(Of(0), 2'000 * kMs) ? 1 : 0;
+  for (int i = 0; i < 5; ++i) kept += book.Redeem(Of(0), false, 2'000 * kMs) ? 1 : 0;
   EXPECT_EQ(kept, 3);
 }
 
@@ -130,7 +174,7 @@ TEST(AppointmentBookTest, IsBoundedAndForgetsWhoDoesNotCome) {
   EXPECT_FALSE(book.Book(Of(AppointmentBook::kMost + 10), 1, unknown, 0).has_value());
   EXPECT_EQ(book.size(), AppointmentBook::kMost);
   const int64_t late_ns = AppointmentBook::kUnknownWaitNs + AppointmentBook::kGraceNs + 1;
-  EXPECT_FALSE(book.Redeem(Of(1), late_ns));
+  EXPECT_FALSE(book.Redeem(Of(1), false, late_ns));
   book.Book(Of(1), 1, unknown, late_ns);
   book.Book(Of(2), 1, unknown, late_ns);
   EXPECT_EQ(book.size(), 2u);

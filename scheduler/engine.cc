@@ -143,7 +143,9 @@ absl::Status Engine::Impl::Enqueue(Request request) {
   } else if (!request.admitted) {
     const int64_t now_ns = clock_.NowNanos();
     const Asker asker{request.tenant, request.appointments, request.connection};
-    if (!book.Redeem(asker, now_ns)) {
+    // A tenant has so many at most; strangers have no bound but this.
+    const bool lends = request.tenant != 0 || waiting + asked <= limit + limit / 8 + 1;
+    if (!book.Redeem(asker, lends, now_ns)) {
       std::optional<int64_t> wait_ns;
       if (request.book) {
         wait_ns = book.Book(asker, waiting + asked - limit, paces_[shed_first ? 1 : 0], now_ns);

@@ -55,7 +55,7 @@ struct Request {
   uint32_t more_sequences = 0;
   bool admitted = false;
   // A refusal by a full queue tells a time to come back, which is kept (appointments.h): to so many
-  // requests of the tenant at a time; without a tenant, of the connection, until that is gone.
+  // of the tenant's requests at a time, for the connection that they came by.
   bool book = true;
   uint32_t appointments = 1;
   std::weak_ptr<const void> connection;

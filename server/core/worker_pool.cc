@@ -39,7 +39,8 @@ absl::Status WorkerPool::Post(const scheduler::Asker& asker, std::function<void(
     if (stopping_) return UnavailableError("the server is shutting down");
     if (jobs_.size() < max_queued_) {
       appointments_.OnRoom();
-    } else if (!appointments_.Redeem(asker, now_ns)) {
+    } else if (!appointments_.Redeem(asker, jobs_.size() <= max_queued_ + max_queued_ / 8,
+                                     now_ns)) {
       const auto excess = static_cast<uint32_t>(jobs_.size() + 1 - max_queued_);
       const std::optional<int64_t> wait_ns = appointments_.Book(asker, excess, pace_, now_ns);
       absl::Status refusal = ResourceExhaustedError(
@@ -61,7 +62,7 @@ void WorkerPool::Run() {
       if (jobs_.empty()) return;
       job = std::move(jobs_.front());
       jobs_.pop_front();
-      pace_.OnAdmitted(job.arrival_ns, clock_.NowNanos());
+      if (!jobs_.empty()) pace_.OnAdmitted(job.arrival_ns, clock_.NowNanos());
     }
     job.run();
   }

@@ -40,7 +40,9 @@ struct HttpRequest {
 // For refusals that tell a time to come back.
 inline scheduler::Asker AskerOf(const HttpRequest& request) {
   if (request.caller == nullptr) return {.connection = request.connection};
-  return {.tenant = request.caller->tenant, .most = request.caller->appointments};
+  return {.tenant = request.caller->tenant,
+          .most = request.caller->appointments,
+          .connection = request.connection};
 }
 
 // Calls back into the connection's thread: may be called from any thread, any number of times, also
