@@ -24,7 +24,8 @@ namespace reticle::scheduler {
 // How fast a queue moves. Written by one thread, read by any.
 class AdmissionPace {
  public:
-  // A sequence that came at `arrival_ns` leaves the queue.
+  // A sequence that came at `arrival_ns` leaves the queue, and another one waits behind it: else
+  // the pace is not the queue's but that at which requests come.
   void OnAdmitted(int64_t arrival_ns, int64_t now_ns);
 
   // Between two admissions of late, ns; 0: there was none yet. Sequences tend to be admitted in

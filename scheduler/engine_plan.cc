@@ -239,7 +239,12 @@ bool Engine::Impl::Admit(Sequence* sequence, PlannedWork work) {
   }
   if (sequence->admitted_ns < 0) {
     const bool shed_first = sequence->request().priority >= options_.shed_priority;
-    paces_[shed_first ? 1 : 0].OnAdmitted(sequence->request().arrival_ns, now_ns_);
+    const uint32_t others = shed_first_count_.load(std::memory_order_relaxed);
+    const uint32_t behind =
+        shed_first ? others : waiting_count_.load(std::memory_order_relaxed) - others;
+    if (behind > 0) {
+      paces_[shed_first ? 1 : 0].OnAdmitted(sequence->request().arrival_ns, now_ns_);
+    }
     sequence->account->served +=
         kInputWeight *
         (sequence->prompt_tokens() - std::min(sequence->positions, sequence->prompt_tokens()));

@@ -61,7 +61,7 @@ void WorkerPool::Run() {
       if (jobs_.empty()) return;
       job = std::move(jobs_.front());
       jobs_.pop_front();
-      pace_.OnAdmitted(job.arrival_ns, clock_.NowNanos());
+      if (!jobs_.empty()) pace_.OnAdmitted(job.arrival_ns, clock_.NowNanos());
     }
     job.run();
   }
