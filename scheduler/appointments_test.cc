@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 
-Asker Of(uint64_t tenant, uint32_t most = 1) { return {.tenant = tenant, .most = most}; }
+Asker Of(uint64_t tenant, uint32_t most = 1) { return {tenant, most, {}}; }
 
 TEST(AppointmentBookTest, TimesFollowEachOtherAtThePaceOfTheQueue) {
   AdmissionPace pace;

@@ -1,5 +1,6 @@
 #include "server/core/worker_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 
@@ -15,7 +16,7 @@ class FullPoolTest : public ::testing::Test {
   FullPoolTest() {
     std::atomic<bool> begun{false};
     EXPECT_TRUE(pool_
-                    .Post({.tenant = 1},
+                    .Post({.tenant = 1, .connection = {}},
                           [&] {
                             begun = true;
                             begun.notify_all();
@@ -29,7 +30,7 @@ class FullPoolTest : public ::testing::Test {
   ~FullPoolTest() override { Release(); }
 
   absl::Status Post(uint64_t tenant) {
-    return pool_.Post({.tenant = tenant}, [this] { ++done_; });
+    return pool_.Post({.tenant = tenant, .connection = {}}, [this] { ++done_; });
   }
   // Requires that it is refused; the time told.
   int64_t Refused(uint64_t tenant) {
