@@ -1,5 +1,6 @@
 #include "server/core/worker_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 
