@@ -204,8 +204,9 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
     const VF scale = LoadScale<F>(w, group, (vec + v) * kLanes);
     RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-      const VF both = hn::Mul(scale, hn::Set(DF(), x.scales[cell + t * scale_stride]));
-      sums[v][t] = hn::MulAdd(hn::ConvertTo(DF(), dots[v][t]), both, sums[v][t]);
+      const VF scaled = hn::Mul(hn::ConvertTo(DF(), dots[v][t]), scale);
+      const VF input = hn::Set(DF(), x.scales[cell + t * scale_stride]);
+      sums[v][t] = hn::MulAdd(scaled, input, sums[v][t]);
     }
     if constexpr (F::kMin) {
       const VF min = LoadMin<F>(w, group, (vec + v) * kLanes);
