@@ -10,7 +10,7 @@
 
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/kernels.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "gtest/gtest.h"
 
 namespace reticle::backends::kernels {

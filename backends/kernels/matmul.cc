@@ -75,9 +75,9 @@ bool NeedsWideTarget([[maybe_unused]] int vnni_bits) { return kHasTiles && !Uses
 
 const char* TargetName(int vnni_bits) {
 #if HWY_TARGET == HWY_AVX3
-  return UsesVnni(vnni_bits) ? "AVX3+VNNI" : "AVX3";
+  return UsesVnni(vnni_bits) ? "avx512+vnni" : "avx512";
 #elif HWY_TARGET == HWY_AVX2
-  return UsesVnni(vnni_bits) ? "AVX2+VNNI" : "AVX2";
+  return UsesVnni(vnni_bits) ? "avx2+vnni" : "avx2";
 #else
   return hwy::TargetName(HWY_TARGET);
 #endif
@@ -89,6 +89,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include <atomic>
+
+#include "absl/strings/ascii.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -128,9 +130,11 @@ void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel, c
 
 bool NeedsWideQuants() { return HWY_DYNAMIC_DISPATCH(NeedsWideTarget)(VnniBits()); }
 
-std::string KernelTarget() { return HWY_DYNAMIC_DISPATCH(TargetName)(VnniBits()); }
+std::string KernelTarget() {
+  return absl::AsciiStrToLower(HWY_DYNAMIC_DISPATCH(TargetName)(VnniBits()));
+}
 
-void DisableVnniForTest(bool disable) { vnni_disabled.store(disable, std::memory_order_relaxed); }
+void DisableVnni(bool disable) { vnni_disabled.store(disable, std::memory_order_relaxed); }
 
 }  // namespace reticle::backends::kernels
 

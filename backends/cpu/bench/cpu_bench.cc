@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string_view>
 #include <thread>
@@ -21,6 +22,7 @@
 #include "backends/kernels/cpu_count.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/kv_cache.h"
+#include "backends/kernels/targets.h"
 #include "backends/kernels/thread_pool.h"
 #include "base/status.h"
 #include "models/gguf.h"
@@ -48,6 +50,16 @@ absl::Status CheckAll(const char* option, const std::vector<uint32_t>& values, u
     }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<kernels::Target> FindTarget(const std::string& name) {
+  std::string known;
+  for (kernels::Target& target : kernels::SupportedTargets()) {
+    if (target.name == name) return std::move(target);
+    known += (known.empty() ? "" : ", ") + target.name;
+  }
+  return InvalidArgumentError("instructions is \"%s\"; here it must be one of %s",
+                              name.substr(0, 40), known);
 }
 
 std::vector<CaseResult> MakeCases(const CpuBenchOptions& options) {
@@ -278,6 +290,11 @@ absl::StatusOr<CpuBenchResult> Bench::Run() {
   if (!options_.huge_pages && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
     return InternalError("prctl PR_SET_THP_DISABLE: %s", std::strerror(errno));
   }
+  std::optional<kernels::ScopedTarget> target;
+  if (!options_.instructions.empty()) {
+    ASSIGN_OR_RETURN(const kernels::Target chosen, FindTarget(options_.instructions));
+    target.emplace(chosen);
+  }
   RETURN_IF_ERROR(ReadModel());
   cases_ = MakeCases(options_);
   result_.peer = options_.against;
@@ -286,7 +303,8 @@ absl::StatusOr<CpuBenchResult> Bench::Run() {
   // Refuses contexts that the model has not, before anything large is done.
   RETURN_IF_ERROR(ConfigFor(threads.front()).status());
   ASSIGN_OR_RETURN(LimitMeter meter, LimitMeter::Create(result_.counts.weight_bytes(),
-                                                        AvailableMemory(), options_.memory_bytes));
+                                                        AvailableMemory(), options_.memory_bytes,
+                                                        options_.instructions));
   meter_ = std::make_unique<LimitMeter>(std::move(meter));
   for (const uint32_t count : threads) {
     ASSIGN_OR_RETURN(ThreadsResult of_count, RunThreads(count));
