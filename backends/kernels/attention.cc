@@ -49,7 +49,8 @@ void AttendPartTarget(const KvGeometry& kv, const std::byte* pool, const uint32_
   const size_t begin = part * kAttentionPart;
   const size_t end = std::min(position + 1, begin + kAttentionPart);
   ForType(kv, [&]<KvType kType>() HWY_ATTR {
-    AttendRange<kType, 0>(kv, pool, blocks, layer, head, rows, begin, end, scores, sums);
+    AttendRange<kType, 0>(kv, pool, blocks, layer, head, rows, begin, end, position + 1, scores,
+                          sums);
   });
 }
 
