@@ -289,13 +289,17 @@ void Forward::AttendSplit(int worker, size_t layer, float* scratch) {
   const size_t width = group * config.head_dim;
   const size_t part_floats = AttentionPartFloats(kv_, group);
   const size_t items = batch_.size() * config.kv_heads;
+  size_t units = 0;
+  for (const BatchToken& token : batch_) units += config.kv_heads * AttentionParts(token.position);
+  // Parts that follow each other: what comes next is asked for while one is computed.
+  const auto [first, end] = StaticRange(units, worker, pool_.threads());
   size_t unit = 0;
   for (size_t item = 0; item < items; ++item) {
     const BatchToken& token = batch_[item / config.kv_heads];
     const size_t head = item % config.kv_heads;
     const float* q = q_.row(item / config.kv_heads) + head * width;
     for (size_t part = 0; part < AttentionParts(token.position); ++part, ++unit) {
-      if (unit % pool_.threads() != static_cast<size_t>(worker)) continue;
+      if (unit < first || unit >= end) continue;
       AttendPart(kv_, kv_memory_, token.blocks, layer, head, token.position, part, q, group,
                  attention_parts_ + (item * max_parts_ + part) * part_floats, scratch);
     }
