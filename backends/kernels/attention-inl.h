@@ -368,8 +368,8 @@ constexpr size_t TilesTogether() {
 template <KvType kType, size_t kRows>
 constexpr size_t ValuesTogether() {
   constexpr size_t kSums = kLanes == 16 ? 16 : 8;
-  constexpr size_t kMost = (kType == KvType::kQ8_0 ? 32 : 64) / kLanes;
-  return std::clamp<size_t>(std::bit_floor(kSums / kRows), 1, std::min<size_t>(kMost, 4));
+  constexpr size_t kMost = (kType == KvType::kQ8_0 ? 32 : 128) / kLanes;
+  return std::clamp<size_t>(std::bit_floor(kSums / kRows), 1, std::min<size_t>(kMost, 8));
 }
 
 // Gathers positions begin .. end-1, as far as each row may see them, from nothing. begin is a
@@ -444,13 +444,19 @@ HWY_INLINE void AttendRange(const KvGeometry& kv, const std::byte* pool, const u
       float* values = sums.values + (first_row + r) * padded;
       Fetcher local = fetcher;
       size_t d = 0;
-      for (; d + kWide * kLanes <= padded; d += kWide * kLanes) {
-        AddValues<kType, kRows, kWide>(kv, tiles, d, count, weights, padded, fetch_bytes, local,
-                                       values);
-      }
-      for (; d < padded; d += kLanes) {
-        AddValues<kType, kRows, 1>(kv, tiles, d, count, weights, padded, fetch_bytes, local,
-                                   values);
+      const auto take = [&]<size_t kVecs>() HWY_ATTR {
+        for (; d + kVecs * kLanes <= padded; d += kVecs * kLanes) {
+          AddValues<kType, kRows, kVecs>(kv, tiles, d, count, weights, padded, fetch_bytes, local,
+                                         values);
+        }
+      };
+      take.template operator()<kWide>();
+      // What is left of a head whose size is no multiple of that.
+      if constexpr (kType != KvType::kQ8_0) {
+        if constexpr (kWide > 4) take.template operator()<4>();
+        if constexpr (kWide > 2) take.template operator()<3>();
+        if constexpr (kWide > 2) take.template operator()<2>();
+        if constexpr (kWide > 1) take.template operator()<1>();
       }
       fetcher = local;
     };
