@@ -52,15 +52,6 @@ HWY_INLINE VF LoadElements(const std::byte* base, size_t index) {
   }
 }
 
-HWY_INLINE float HalfAt(const std::byte* base, size_t index) {
-  const uint16_t bits = reinterpret_cast<const uint16_t*>(base)[index];
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-#else
-  return models::HalfToFloat(bits);
-#endif
-}
-
 // Rows that are computed side by side.
 #if HWY_TARGET == HWY_AVX3
 inline constexpr size_t kMaxRows = 8;
@@ -189,7 +180,21 @@ HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* const* tiles, s
                           Fetcher& fetcher, float* sums) {
   const DF df;
   const size_t value_bytes = kv.key_bytes() + kv.scale_bytes();
-  const size_t groups = kv.head_dim / 32;
+  HWY_ALIGN float scaled[kType == KvType::kQ8_0 ? kRows * kStep : kLanes];
+  if constexpr (kType == KvType::kQ8_0) {
+    // All of one group of 32.
+    for (size_t first = 0; first < count; first += kTilePositions) {
+      const std::byte* const scales = tiles[first / kTilePositions] + kv.key_bytes();
+      for (size_t v = 0; v < kTilePositions; v += kLanes) {
+        const VF scale = LoadHalf(scales, d / 32 * kTilePositions + v);
+        RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
+          const size_t at = r * kStep + first + v;
+          hn::Store(hn::Mul(hn::LoadU(df, weights + at), scale), df, scaled + at);
+        }
+      }
+    }
+    weights = scaled;
+  }
   VF acc[kRows][kVecs];
   RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
@@ -207,12 +212,7 @@ HWY_INLINE void AddValues(const KvGeometry& kv, const std::byte* const* tiles, s
         values[v] = LoadElements<kType>(tile + value_bytes, at + v * kLanes);
       }
       RETICLE_UNROLL for (size_t r = 0; r < kRows; ++r) {
-        VF weight = hn::Set(df, tile_weights[r * kStep + p]);
-        if constexpr (kType == KvType::kQ8_0) {
-          // All of one group of 32.
-          const float scale = HalfAt(tile + kv.key_bytes(), p * groups + d / 32);
-          weight = hn::Mul(weight, hn::Set(df, scale));
-        }
+        const VF weight = hn::Set(df, tile_weights[r * kStep + p]);
         RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
           acc[r][v] = hn::MulAdd(weight, values[v], acc[r][v]);
         }
@@ -358,9 +358,9 @@ inline constexpr size_t kWeightEighths = 2;
 inline constexpr size_t kValueEighths = 3;
 
 // Tiles that ScoreTiles takes together: as many as their sums fit into the registers.
-template <KvType kType, size_t kRows>
+template <size_t kRows>
 constexpr size_t TilesTogether() {
-  constexpr size_t kSums = (kLanes == 16 ? 16 : 8) / (kType == KvType::kQ8_0 && kRows > 2 ? 2 : 1);
+  constexpr size_t kSums = kLanes == 16 ? 16 : 8;
   return std::clamp<size_t>(std::bit_floor(kSums / kRows), 1, kStepTiles);
 }
 
@@ -411,7 +411,7 @@ HWY_INLINE void AttendRange(const KvGeometry& kv, const std::byte* pool, const u
         rows.first_position >= start ? 0 : std::min(rows.tokens, start - rows.first_position);
     const size_t first_row = blind * rows.group;
     const auto score = [&]<size_t kRows>(size_t r) HWY_ATTR {
-      constexpr size_t kTogether = TilesTogether<kType, kRows>();
+      constexpr size_t kTogether = TilesTogether<kRows>();
       const size_t fetch_bytes =
           eighth * kScoreEighths / (dim * kPanelVecs * kStepTiles / kTogether);
       const float* q = rows.q + (first_row + r) * dim;
