@@ -444,7 +444,7 @@ HWY_INLINE void AttendRange(const KvGeometry& kv, const std::byte* pool, const u
       float* values = sums.values + (first_row + r) * padded;
       Fetcher local = fetcher;
       size_t d = 0;
-      const auto take = [&]<size_t kVecs>() HWY_ATTR {
+      const auto take = [&]<size_t kVecs>() HWY_ATTR __attribute__((always_inline)) {
         for (; d + kVecs * kLanes <= padded; d += kVecs * kLanes) {
           AddValues<kType, kRows, kVecs>(kv, tiles, d, count, weights, padded, fetch_bytes, local,
                                          values);
