@@ -3,7 +3,7 @@
 // A block holds `block_tokens` positions of all layers and heads; within it the positions of one
 // layer and head form tiles of 16. A tile keeps keys transposed, [head_dim][16], so that one vector
 // scores 16 positions, and values as they are, [16][padded head_dim]. Q8_0 puts the scales of 32
-// dimensions in front of each: keys [head_dim/32][16] half, values [16][head_dim/32] half.
+// dimensions in front of each, [head_dim/32][16] half.
 #ifndef RETICLE_BACKENDS_KERNELS_KV_CACHE_H_
 #define RETICLE_BACKENDS_KERNELS_KV_CACHE_H_
 
