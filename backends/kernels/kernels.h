@@ -65,7 +65,8 @@ bool NeedsWideQuants();
 // The instruction set that the functions above run on, such as "avx512+vnni".
 std::string KernelTarget();
 
-// VNNI instructions that the kernels may use: bit 0 those of AVX (256 bits), bit 1 of AVX-512.
+// VNNI instructions that the kernels may use: bit 0 those of AVX (256 bits), bit 1 of AVX-512;
+// bit 2: those of NEON's dot product.
 int VnniBits();
 
 // For tests and benchmarks: VNNI instructions are not used although the CPU has them.

@@ -167,7 +167,7 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   const size_t scale_stride = x.columns / 32;
   const size_t cell = token * scale_stride + group * F::kGroup / 32;
   VI dots[kVecs][kTokens];
-  constexpr int kExcess = F::kSigned && kVnni ? 128 : F::kOffset;
+  constexpr int kExcess = F::kSigned && kVnni ? kVnniExcess : F::kOffset;
   RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
     VI start = hn::Zero(DI());
     if constexpr (kExcess != 0) {

@@ -78,6 +78,8 @@ const char* TargetName(int vnni_bits) {
   return UsesVnni(vnni_bits) ? "avx512+vnni" : "avx512";
 #elif HWY_TARGET == HWY_AVX2
   return UsesVnni(vnni_bits) ? "avx2+vnni" : "avx2";
+#elif HWY_TARGET == HWY_NEON
+  return UsesVnni(vnni_bits) ? "neon+dotprod" : "neon";
 #else
   return hwy::TargetName(HWY_TARGET);
 #endif
@@ -94,6 +96,9 @@ HWY_AFTER_NAMESPACE();
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace reticle::backends::kernels {
@@ -111,6 +116,8 @@ int DetectVnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & (1u << 11))) bits |= 2;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4))) bits |= 1;
+#elif defined(__aarch64__) && defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) bits |= 4;
 #endif
   return bits;
 }
