@@ -128,6 +128,7 @@ absl::Status PlanKvMemory(const reticle_device_config& config, const models::Lla
                                 plan->kv.block_tokens, block);
   }
   plan->kv_blocks = std::min<uint64_t>(bytes / block, std::numeric_limits<uint32_t>::max());
+  plan->kv.run_end = plan->kv_blocks / kernels::kRunBlocks * kernels::kRunBlocks;
   const uint64_t capacity = plan->kv_blocks * plan->kv.block_tokens;
   if (config.context_limit > capacity) {
     return InvalidArgumentError(

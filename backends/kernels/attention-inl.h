@@ -310,15 +310,24 @@ class TileWalker {
   TileWalker(const KvGeometry& kv, const std::byte* pool, const uint32_t* blocks, size_t layer,
              size_t head, size_t position)
       : blocks_(blocks + position / kv.block_tokens),
+        pool_(pool),
+        alone_(kv.FirstTileOffset(kv.run_end, layer, head) - kv.run_end * kv.block_bytes()),
+        in_run_(kRunBlocks * alone_),
         block_bytes_(kv.block_bytes()),
+        head_bytes_(kv.block_tokens / kTilePositions * kv.tile_bytes()),
         tile_bytes_(kv.tile_bytes()),
-        tiles_(kv.block_tokens / kTilePositions),
-        first_(pool + (layer * kv.kv_heads + head) * tiles_ * tile_bytes_),
-        tile_(position % kv.block_tokens / kTilePositions) {}
+        run_end_(kv.run_end),
+        tile_(position % kv.block_tokens / kTilePositions * tile_bytes_) {}
 
   const std::byte* Next() {
-    const std::byte* const tile = first_ + *blocks_ * block_bytes_ + tile_ * tile_bytes_;
-    if (++tile_ == tiles_) {
+    const size_t block = *blocks_;
+    const size_t in_run = block % kRunBlocks;
+    const std::byte* const first =
+        block < run_end_ ? pool_ + (block - in_run) * block_bytes_ + in_run_ + in_run * head_bytes_
+                         : pool_ + block * block_bytes_ + alone_;
+    const std::byte* const tile = first + tile_;
+    tile_ += tile_bytes_;
+    if (tile_ == head_bytes_) {
       tile_ = 0;
       ++blocks_;
     }
@@ -327,10 +336,14 @@ class TileWalker {
 
  private:
   const uint32_t* blocks_;
+  const std::byte* const pool_;
+  // Where the layer and head begin in a block, and in a run.
+  const size_t alone_;
+  const size_t in_run_;
   const size_t block_bytes_;
+  const size_t head_bytes_;
   const size_t tile_bytes_;
-  const size_t tiles_;
-  const std::byte* const first_;
+  const size_t run_end_;
   size_t tile_;
 };
 
