@@ -14,6 +14,7 @@
 #include "backends/abi/driver_support.h"
 #include "backends/cpu/engine.h"
 #include "backends/cpu/open_plan.h"
+#include "backends/cpu/packed_file.h"
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/cpu_count.h"
 #include "backends/kernels/forward.h"
@@ -44,24 +45,83 @@ constexpr uint32_t kMaxAdapters = 64;
 
 class CpuDevice {
  public:
-  static absl::StatusOr<std::unique_ptr<CpuDevice>> Open(const reticle_device_config& config);
+  static absl::StatusOr<std::unique_ptr<CpuDevice>> Open(const reticle_host* host,
+                                                         const reticle_device_config& config);
 
   Engine& engine() { return *engine_; }
 
  private:
   CpuDevice() = default;
+  // Packs the weights; `hash` is that of the file if the plan wants it.
+  absl::Status LoadModel(const OpenPlan& plan, std::string* hash);
+  // Maps packed weights if there are some, or else loads and has them written.
+  absl::Status LoadModelByPackedFile(const reticle_host* host, const OpenPlan& plan,
+                                     const std::string& model_path, uint64_t weight_bytes,
+                                     std::string* hash);
   // All but the hash.
   reticle_capabilities Describe(const OpenPlan& plan) const;
 
   std::unique_ptr<models::GgufFile> file_;
   std::unique_ptr<kernels::ThreadPool> pool_;
+  PackedFile packed_;
   std::unique_ptr<kernels::Model> model_;
+  std::unique_ptr<PackedFileWriter> packed_writer_;
   kernels::AlignedMemory kv_memory_;
   std::unique_ptr<kernels::Forward> forward_;
   std::unique_ptr<Engine> engine_;
 };
 
-absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_config& config) {
+void Log(const reticle_host* host, int32_t level, std::string_view message) {
+  if (host == nullptr || host->log == nullptr) return;
+  host->log(host->context, level, message.data(), message.size());
+}
+
+absl::Status CpuDevice::LoadModel(const OpenPlan& plan, std::string* hash) {
+  absl::StatusOr<std::string> hashed = std::string();
+  std::function<void()> hashing;
+  if (plan.hash) hashing = [&] { hashed = file_->ContentHash(); };
+  // A device of one thread borrows a second one to be ready sooner.
+  std::optional<kernels::ThreadPool> pair;
+  if (plan.hash && plan.threads == 1 && kernels::AvailableCpus() > 1) pair.emplace(2);
+  kernels::ThreadPool& loaders = pair.has_value() ? *pair : *pool_;
+  ASSIGN_OR_RETURN(model_, kernels::Model::Load(*file_, loaders, hashing));
+  pair.reset();
+  ASSIGN_OR_RETURN(*hash, std::move(hashed));
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::LoadModelByPackedFile(const reticle_host* host, const OpenPlan& plan,
+                                              const std::string& model_path, uint64_t weight_bytes,
+                                              std::string* hash) {
+  const std::string path = PackedPath(plan.packed_folder, model_path);
+  // Looked at before the weights are: a file that is written to meanwhile is another source.
+  ASSIGN_OR_RETURN(const PackedSource source, PackedSource::Of(model_path));
+  auto packed = PackedFile::Open(path, source, weight_bytes);
+  if (packed.ok() && (!plan.hash || !packed->content_hash().empty())) {
+    packed_ = *std::move(packed);
+    if (plan.hash) *hash = packed_.content_hash();
+    ASSIGN_OR_RETURN(model_, kernels::Model::Map(*file_, packed_.weights()));
+    Log(host, RETICLE_LOG_INFO, "packed weights are mapped from " + path);
+    return absl::OkStatus();
+  }
+  if (!packed.ok() && !absl::IsNotFound(packed.status())) {
+    Log(host, RETICLE_LOG_WARNING, std::string(packed.status().message()));
+  }
+  RETURN_IF_ERROR(LoadModel(plan, hash));
+  packed_writer_ = std::make_unique<PackedFileWriter>(
+      path, source, *hash, model_->packed_weights(), [host, path](const absl::Status& status) {
+        if (status.ok()) {
+          Log(host, RETICLE_LOG_INFO, "packed weights are stored in " + path);
+        } else {
+          Log(host, RETICLE_LOG_WARNING,
+              "packed weights are not stored: " + std::string(status.message()));
+        }
+      });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_host* host,
+                                                           const reticle_device_config& config) {
   if (config.model_path == nullptr || config.model_path[0] == '\0') {
     return InvalidArgumentError("model_path is empty; the cpu device needs a GGUF file");
   }
@@ -72,16 +132,13 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
   ASSIGN_OR_RETURN(const OpenPlan plan,
                    MakeOpenPlan(config, model, weight_bytes, AvailableMemory()));
   device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
-  absl::StatusOr<std::string> hash = std::string();
-  std::function<void()> hashing;
-  if (plan.hash) hashing = [&] { hash = device->file_->ContentHash(); };
-  // A device of one thread borrows a second one to be ready sooner.
-  std::optional<kernels::ThreadPool> pair;
-  if (plan.hash && plan.threads == 1 && kernels::AvailableCpus() > 1) pair.emplace(2);
-  kernels::ThreadPool& loaders = pair.has_value() ? *pair : *device->pool_;
-  ASSIGN_OR_RETURN(device->model_, kernels::Model::Load(*device->file_, loaders, hashing));
-  pair.reset();
-  RETURN_IF_ERROR(hash.status());
+  std::string hash;
+  if (plan.packed_folder.empty()) {
+    RETURN_IF_ERROR(device->LoadModel(plan, &hash));
+  } else {
+    RETURN_IF_ERROR(device->LoadModelByPackedFile(host, plan, config.model_path, weight_bytes,
+                                                  &hash));
+  }
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
   if (plan.populate_kv) {
     device->pool_->Run([&](int worker) {
@@ -94,7 +151,7 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_device_
                    kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
                                             device->kv_memory_.data(), plan.forward));
   reticle_capabilities capabilities = device->Describe(plan);
-  CopyText(*hash, capabilities.model_hash);
+  CopyText(hash, capabilities.model_hash);
   // What is packed is not read from the file again.
   device->file_->ReleasePages();
   device->engine_ =
@@ -144,12 +201,12 @@ int32_t Guarded(reticle_error* error, Body body) {
   }
 }
 
-int32_t Open(const reticle_host*, const reticle_device_config* config, reticle_device** device,
+int32_t Open(const reticle_host* host, const reticle_device_config* config, reticle_device** device,
              reticle_error* error) {
   *device = nullptr;
   return Guarded(error, [&] {
     reticle_device_config storage;
-    auto opened = CpuDevice::Open(WholeStruct(config, storage));
+    auto opened = CpuDevice::Open(host, WholeStruct(config, storage));
     if (!opened.ok()) return FillError(error, opened.status());
     *device = reinterpret_cast<reticle_device*>(opened->release());
     return static_cast<int32_t>(RETICLE_OK);

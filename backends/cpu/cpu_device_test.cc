@@ -5,14 +5,19 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backends/abi/device.h"
+#include "backends/cpu/packed_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/synthetic.h"
@@ -57,13 +62,15 @@ std::vector<uint32_t> Prompt(uint32_t seed, uint32_t length, uint32_t vocab) {
 // A host that runs requests together and collects their tokens.
 class Host {
  public:
-  Host(const std::string& path, uint32_t threads, const std::string& step_tokens = "512") {
+  Host(const std::string& path, uint32_t threads, const std::string& step_tokens = "512",
+       const std::string& packed_folder = "") {
     DeviceConfig config;
     config.model_path = path;
     config.threads = threads;
     config.max_sequences = 80;
     config.kv_bytes = uint64_t{256} << 20;
     config.options = {{"step_tokens", step_tokens}};
+    if (!packed_folder.empty()) config.options.push_back({"packed", packed_folder});
     auto device = Device::Open(*Driver::FromApi(CpuDeviceApi()), config);
     EXPECT_TRUE(device.ok()) << device.status();
     device_ = *std::move(device);
@@ -240,6 +247,37 @@ TEST_P(CpuDeviceTest, SameTokensAloneCutBatchedSharedAndThreaded) {
   Host two(path, 2, "50");
   EXPECT_EQ(two.RunAll({greedy})[0], alone[0]);
   EXPECT_EQ(two.RunAll(many), together);
+}
+
+TEST(CpuDevicePackedTest, MapsTheWeightsThatAnEarlierOpeningStored) {
+  const std::string path = TempModel(TensorType::kQ4_0);
+  const std::string folder = testing::TempDir() + "cpu_device_test_packed";
+  std::filesystem::remove_all(folder);
+  const std::string packed = PackedPath(folder, path);
+  const Request request{.prompt = Prompt(1, 77, 100)};
+
+  Host first(path, 1, "512", folder);
+  const auto expected = first.RunAll({request});
+  for (int i = 0; i < 6000 && !std::filesystem::exists(packed); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_TRUE(std::filesystem::exists(packed));
+  {
+    Host second(path, 2, "512", folder);
+    EXPECT_EQ(second.RunAll({request}), expected);
+    EXPECT_STREQ(second.caps().model_hash, first.caps().model_hash);
+    EXPECT_NE(second.caps().model_hash[0], '\0');
+  }
+  // Other weights, other tokens: it is this file that is computed with.
+  {
+    std::fstream file(packed, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(4096);
+    file << std::string(std::filesystem::file_size(packed) / 2, '\x11');
+  }
+  EXPECT_NE(Host(path, 1, "512", folder).RunAll({request}), expected);
+  std::filesystem::resize_file(packed, 5000);
+  EXPECT_EQ(Host(path, 1, "512", folder).RunAll({request}), expected);
+  std::filesystem::remove_all(folder);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, CpuDeviceTest,

@@ -54,12 +54,15 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
         return InvalidArgumentError("option populate is '%s'; it must be kv or none", value);
       }
       plan->populate_kv = value == "kv";
+    } else if (name == "packed") {
+      if (value.empty()) return InvalidArgumentError("option packed is empty; it names a folder");
+      plan->packed_folder = value;
     } else if (name == "kv") {
       if (value != "f32") return InvalidArgumentError("option kv is '%s'; it must be f32", value);
       plan->kv.type = kernels::KvType::kF32;
     } else {
       return InvalidArgumentError(
-          "option '%s' is not known; there are hash, kv, populate and step_tokens", name);
+          "option '%s' is not known; there are hash, kv, packed, populate and step_tokens", name);
     }
   }
   return absl::OkStatus();
@@ -125,6 +128,7 @@ absl::Status PlanKvMemory(const reticle_device_config& config, const models::Lla
                                 plan->kv.block_tokens, block);
   }
   plan->kv_blocks = std::min<uint64_t>(bytes / block, std::numeric_limits<uint32_t>::max());
+  plan->kv.run_end = plan->kv_blocks / kernels::kRunBlocks * kernels::kRunBlocks;
   const uint64_t capacity = plan->kv_blocks * plan->kv.block_tokens;
   if (config.context_limit > capacity) {
     return InvalidArgumentError(

@@ -23,6 +23,7 @@ struct OpenPlan {
   uint32_t step_tokens = 0;
   bool hash = true;
   bool populate_kv = false;
+  std::string packed_folder;  // of packed files; empty: none
   kernels::Forward::Options forward;
 
   uint64_t kv_bytes() const { return kv_blocks * kv.block_bytes(); }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "backends/kernels/forward.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/gguf_writer.h"

@@ -49,7 +49,8 @@ void AttendPartTarget(const KvGeometry& kv, const std::byte* pool, const uint32_
   const size_t begin = part * kAttentionPart;
   const size_t end = std::min(position + 1, begin + kAttentionPart);
   ForType(kv, [&]<KvType kType>() HWY_ATTR {
-    AttendRange<kType, 0>(kv, pool, blocks, layer, head, rows, begin, end, scores, sums);
+    AttendRange<kType, 0>(kv, pool, blocks, layer, head, rows, begin, end, position + 1, scores,
+                          sums);
   });
 }
 
@@ -132,7 +133,7 @@ void WriteKv(const KvGeometry& kv, std::byte* pool, const uint32_t* blocks, size
       for (size_t g = 0; g < kv.head_dim / 32; ++g) {
         key_scales[g * kTilePositions + p] = QuantizeGroup(key + 32 * g, quants);
         for (size_t i = 0; i < 32; ++i) k[(32 * g + i) * kTilePositions + p] = quants[i];
-        value_scales[p * (kv.head_dim / 32) + g] = QuantizeGroup(value + 32 * g, v + 32 * g);
+        value_scales[g * kTilePositions + p] = QuantizeGroup(value + 32 * g, v + 32 * g);
       }
       return;
     }

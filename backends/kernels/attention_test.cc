@@ -10,7 +10,7 @@
 
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/kernels.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "gtest/gtest.h"
 
 namespace reticle::backends::kernels {
@@ -35,6 +35,7 @@ struct Sequence {
     }
     const uint32_t count = static_cast<uint32_t>((positions + 31) / 32);
     for (uint32_t b = 0; b < count; ++b) blocks.push_back(count - 1 - b);
+    kv.run_end = count / kRunBlocks * kRunBlocks;
     memory = *AlignedMemory::Allocate(count * kv.block_bytes());
     // What was never written must not matter.
     std::memset(memory.data(), 0xff, count * kv.block_bytes());
@@ -167,6 +168,31 @@ TEST(AttentionTest, PartsByWhomeverMakeTheWhole) {
       FinishParts(sequence.kv, 3, 2, parts.data(), merged.data());
       EXPECT_EQ(merged, sequence.Attend(kPosition, 1, 0)) << KernelTarget();
     }
+  }
+}
+
+TEST(KvGeometryTest, EveryTileHasItsPlaceAndRunsKeepHeadsTogether) {
+  KvGeometry kv{
+      .type = KvType::kQ8_0, .layers = 3, .kv_heads = 2, .head_dim = 64, .block_tokens = 32};
+  constexpr uint32_t kBlocks = 2 * kRunBlocks + 5;
+  for (const size_t run_end : {size_t{0}, size_t{kRunBlocks}, size_t{2 * kRunBlocks}}) {
+    kv.run_end = run_end;
+    std::vector<size_t> offsets;
+    for (uint32_t block = 0; block < kBlocks; ++block) {
+      for (size_t layer = 0; layer < kv.layers; ++layer) {
+        for (size_t head = 0; head < kv.kv_heads; ++head) {
+          for (const size_t position : {0u, 16u}) {
+            offsets.push_back(kv.TileOffset(&block, layer, head, position));
+          }
+          if (block % kRunBlocks == 0) continue;
+          const size_t before = kv.FirstTileOffset(block - 1, layer, head);
+          EXPECT_EQ(kv.FirstTileOffset(block, layer, head) - before,
+                    block < run_end ? 2 * kv.tile_bytes() : kv.block_bytes());
+        }
+      }
+    }
+    std::sort(offsets.begin(), offsets.end());
+    for (size_t i = 0; i < offsets.size(); ++i) ASSERT_EQ(offsets[i], i * kv.tile_bytes());
   }
 }
 

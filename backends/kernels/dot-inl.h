@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "backends/kernels/sdot.h"
 #include "hwy/highway.h"
 
 #if defined(__clang__)
@@ -52,9 +53,18 @@ HWY_INLINE VI DotVnni(VI sum, V8 w, V8 x) {
   asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.raw) : "x"(w.raw), "x"(x.raw));
   return sum;
 }
+#elif HWY_TARGET == HWY_NEON
+// Bytes of both are signed. Assembly as above.
+HWY_INLINE VI DotVnni(VI sum, V8 w, V8 x) {
+  asm(RETICLE_SDOT : "+w"(sum.raw) : "w"(w.raw), "w"(x.raw));
+  return sum;
+}
 #else
 HWY_INLINE VI DotVnni(VI sum, V8, V8) { return sum; }
 #endif
+
+// What signed weights have to be made larger by for DotVnni.
+inline constexpr int kVnniExcess = HWY_TARGET == HWY_NEON ? 0 : 128;
 
 // Whether DotUnsigned and DotSigned may use VNNI on this target, by kernels::VnniBits.
 HWY_INLINE bool UsesVnni(int vnni_bits) {
@@ -62,12 +72,15 @@ HWY_INLINE bool UsesVnni(int vnni_bits) {
   return (vnni_bits & 2) != 0;
 #elif HWY_TARGET == HWY_AVX2
   return (vnni_bits & 1) != 0;
+#elif HWY_TARGET == HWY_NEON
+  return (vnni_bits & 4) != 0;
 #else
   return false;
 #endif
 }
 
-// sum + the products of each lane's four bytes; w is unsigned and at most 127.
+// sum + the products of each lane's four bytes; w is unsigned and at most 127. kVnni: by one
+// instruction, VNNI's or that of NEON's dot product.
 template <bool kVnni>
 HWY_INLINE VI DotUnsigned(VI sum, V8 w, V8 x) {
   if constexpr (kVnni) return DotVnni(sum, w, x);
@@ -80,6 +93,10 @@ HWY_INLINE VI DotUnsigned(VI sum, V8 w, V8 x) {
 #elif HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
   const __m128i pairs = _mm_maddubs_epi16(w.raw, x.raw);
   return hn::Add(sum, VI{_mm_madd_epi16(pairs, _mm_set1_epi16(1))});
+#elif HWY_TARGET == HWY_NEON
+  const int16x8_t low = vmull_s8(vget_low_s8(w.raw), vget_low_s8(x.raw));
+  const int16x8_t high = vmull_high_s8(w.raw, x.raw);
+  return VI{vpadalq_s16(sum.raw, vpaddq_s16(low, high))};
 #else
   const D16 d16;
   const auto w16 = hn::BitCast(d16, w);
@@ -93,11 +110,13 @@ HWY_INLINE VI DotUnsigned(VI sum, V8 w, V8 x) {
 #endif
 }
 
-// Likewise for signed w. With VNNI the sum comes out too large by 128 * (sum of x): the caller
-// begins with that much less.
+// Likewise for signed w. With VNNI the sum comes out too large by kVnniExcess * (sum of x): the
+// caller begins with that much less.
 template <bool kVnni>
 HWY_INLINE VI DotSigned(VI sum, V8 w, V8 x) {
-  if constexpr (kVnni) return DotVnni(sum, hn::Xor(w, hn::Set(D8(), int8_t{-128})), x);
+  if constexpr (kVnni) {
+    return DotVnni(sum, hn::Xor(w, hn::Set(D8(), static_cast<int8_t>(-kVnniExcess))), x);
+  }
 #if HWY_TARGET == HWY_AVX3
   const __m512i signed_x =
       _mm512_mask_sub_epi8(x.raw, _mm512_movepi8_mask(w.raw), _mm512_setzero_si512(), x.raw);

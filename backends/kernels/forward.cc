@@ -68,6 +68,13 @@ size_t Forward::LayOut(const LlamaConfig& config, const Options& options, size_t
   floats(v_, rows, config.kv_dim());
   floats(attended_, rows, config.q_dim());
   ints(attended_, rows, config.q_dim());
+  own_normed_.resize(threads);
+  own_attended_.resize(threads);
+  for (size_t worker = 0; worker < threads; ++worker) {
+    floats(own_normed_[worker], 1, config.dim);
+    ints(own_normed_[worker], 1, config.dim);
+    ints(own_attended_[worker], 1, config.q_dim());
+  }
   floats(gate_, rows, config.ffn_dim);
   ints(gate_, rows, config.ffn_dim);
   floats(up_, rows, config.ffn_dim);
@@ -122,6 +129,7 @@ void Forward::Run(std::span<const BatchToken> batch) {
     if (batch[t].wants_logits) logit_tokens_.push_back(static_cast<uint32_t>(t));
   }
   RETICLE_CHECK(logit_tokens_.size() <= options_.max_logit_rows);
+  alone_ = batch.size() == 1 && !adapted_ && !observer_;
   PlanAttention();
   pool_.Run([this](int worker) { Work(worker); });
 }
@@ -131,23 +139,26 @@ void Forward::Work(int worker) {
   for (size_t l = 0; l < model_.layers().size(); ++l) {
     const ModelLayer& layer = model_.layers()[l];
     Normalize(worker, layer.attn_norm.data(), NeedsInts({&layer.q, &layer.k, &layer.v}));
-    pool_.Barrier();
     Observe(worker, l, ForwardInput::kQkv, normed_, batch_.size());
     ProjectQkv(worker, layer);
     pool_.Barrier();
-    Adapt(worker, &AdapterLayer::q, l, normed_, q_);
-    Adapt(worker, &AdapterLayer::k, l, normed_, k_);
-    Adapt(worker, &AdapterLayer::v, l, normed_, v_);
-    RotateAndStore(worker, l);
-    pool_.Barrier();
-    Attend(worker, l, NeedsInts({&layer.o}));
-    pool_.Barrier();
-    Observe(worker, l, ForwardInput::kAttnOutput, attended_, batch_.size());
-    AddProduct(worker, layer.o, attended_);
+    if (alone_) {
+      const Buffer attended = AttendAlone(worker, l, NeedsInts({&layer.o}));
+      AddProduct(worker, layer.o, attended);
+    } else {
+      Adapt(worker, &AdapterLayer::q, l, normed_, q_);
+      Adapt(worker, &AdapterLayer::k, l, normed_, k_);
+      Adapt(worker, &AdapterLayer::v, l, normed_, v_);
+      RotateAndStore(worker, l);
+      pool_.Barrier();
+      Attend(worker, l, NeedsInts({&layer.o}));
+      pool_.Barrier();
+      Observe(worker, l, ForwardInput::kAttnOutput, attended_, batch_.size());
+      AddProduct(worker, layer.o, attended_);
+    }
     pool_.Barrier();
     Adapt(worker, &AdapterLayer::o, l, attended_, residual_);
     Normalize(worker, layer.ffn_norm.data(), NeedsInts({&layer.gate, &layer.up}));
-    pool_.Barrier();
     Observe(worker, l, ForwardInput::kGateUp, normed_, batch_.size());
     GateAndUp(worker, layer, l);
     pool_.Barrier();
@@ -159,7 +170,8 @@ void Forward::Work(int worker) {
   ComputeLogits(worker);
 }
 
-// Each worker embeds the tokens that it normalises first, so no barrier lies between.
+// Each worker embeds the tokens that it normalises first, so no barrier lies between; one token is
+// normed by all.
 void Forward::EmbedTokens(int worker) {
   const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
   const std::span<const double> frequencies = model_.rope_frequencies();
@@ -173,15 +185,19 @@ void Forward::EmbedTokens(int worker) {
       sines[i] = static_cast<float>(std::sin(angle));
     }
   }
+  if (alone_) pool_.Barrier();
 }
 
 void Forward::Normalize(int worker, const float* weight, bool quantize) {
   const LlamaConfig& config = model_.config();
+  const auto norm = [&](size_t t, const Buffer& out) {
+    RmsNorm(residual_.row(t), weight, config.dim, config.norm_epsilon, out.row(t));
+    if (quantize) QuantizeColumns(out.row(t), 0, config.dim, t, out.quantized);
+  };
+  if (alone_) return norm(0, own_normed_[worker]);
   const auto [first, end] = StaticRange(batch_.size(), worker, pool_.threads());
-  for (size_t t = first; t < end; ++t) {
-    RmsNorm(residual_.row(t), weight, config.dim, config.norm_epsilon, normed_.row(t));
-    if (quantize) QuantizeColumns(normed_.row(t), 0, config.dim, t, normed_.quantized);
-  }
+  for (size_t t = first; t < end; ++t) norm(t, normed_);
+  pool_.Barrier();
 }
 
 void Forward::ProjectQkv(int worker, const ModelLayer& layer) {
@@ -194,7 +210,7 @@ void Forward::ProjectQkv(int worker, const ModelLayer& layer) {
     const size_t from = std::max(first, begin);
     const size_t to = std::min(end, begin + matrix->panels);
     if (from < to) {
-      MatMul(*matrix, from - begin, to - begin, normed_.view(), batch_.size(), out->floats,
+      MatMul(*matrix, from - begin, to - begin, normed(worker).view(), batch_.size(), out->floats,
              out->stride, false);
     }
     begin += matrix->panels;
@@ -283,19 +299,50 @@ void Forward::Attend(int worker, size_t layer, bool quantize) {
   }
 }
 
+Forward::Buffer Forward::AttendAlone(int worker, size_t layer, bool quantize) {
+  const LlamaConfig& config = model_.config();
+  const size_t group = config.group_size();
+  const size_t width = group * config.head_dim;
+  float* scratch = scratch_ + worker * scratch_floats_;
+  RotateAndStore(worker, layer);
+  if (split_attention_) {
+    pool_.Barrier();
+    AttendSplit(worker, layer, scratch);
+  } else {
+    // The heads that this worker has stored itself.
+    const auto [first, end] = StaticRange(config.kv_heads, worker, pool_.threads());
+    for (size_t head = first; head < end; ++head) {
+      AttendTokens(kv_, kv_memory_, batch_[0].blocks, layer, head, batch_[0].position, 1,
+                   q_.row(0) + head * width, q_.stride, group, attended_.row(0) + head * width,
+                   attended_.stride, scratch);
+    }
+  }
+  pool_.Barrier();
+  Buffer out = attended_;
+  if (quantize) {
+    out.quantized = own_attended_[worker].quantized;
+    QuantizeColumns(attended_.row(0), 0, config.q_dim(), 0, out.quantized);
+  }
+  return out;
+}
+
 void Forward::AttendSplit(int worker, size_t layer, float* scratch) {
   const LlamaConfig& config = model_.config();
   const size_t group = config.group_size();
   const size_t width = group * config.head_dim;
   const size_t part_floats = AttentionPartFloats(kv_, group);
   const size_t items = batch_.size() * config.kv_heads;
+  size_t units = 0;
+  for (const BatchToken& token : batch_) units += config.kv_heads * AttentionParts(token.position);
+  // Parts that follow each other: what comes next is asked for while one is computed.
+  const auto [first, end] = StaticRange(units, worker, pool_.threads());
   size_t unit = 0;
   for (size_t item = 0; item < items; ++item) {
     const BatchToken& token = batch_[item / config.kv_heads];
     const size_t head = item % config.kv_heads;
     const float* q = q_.row(item / config.kv_heads) + head * width;
     for (size_t part = 0; part < AttentionParts(token.position); ++part, ++unit) {
-      if (unit % pool_.threads() != static_cast<size_t>(worker)) continue;
+      if (unit < first || unit >= end) continue;
       AttendPart(kv_, kv_memory_, token.blocks, layer, head, token.position, part, q, group,
                  attention_parts_ + (item * max_parts_ + part) * part_floats, scratch);
     }
@@ -316,9 +363,9 @@ void Forward::GateAndUp(int worker, const ModelLayer& layer, size_t index) {
   const auto [first, end] = StaticRange((layer.gate.panels + 1) / 2, worker, pool_.threads());
   const size_t end_panel = std::min(2 * end, layer.gate.panels);
   if (first < end) {
-    MatMul(layer.gate, 2 * first, end_panel, normed_.view(), tokens, gate_.floats, gate_.stride,
-           false);
-    MatMul(layer.up, 2 * first, end_panel, normed_.view(), tokens, up_.floats, up_.stride, false);
+    const Activations x = normed(worker).view();
+    MatMul(layer.gate, 2 * first, end_panel, x, tokens, gate_.floats, gate_.stride, false);
+    MatMul(layer.up, 2 * first, end_panel, x, tokens, up_.floats, up_.stride, false);
   }
   if (adapted_) pool_.Barrier();
   Adapt(worker, &AdapterLayer::gate, index, normed_, gate_);
@@ -345,19 +392,21 @@ void Forward::ComputeLogits(int worker) {
   const PackedMatrix& output = model_.output();
   const size_t rows = logit_tokens_.size();
   if (rows == 0) return;
-  const auto [first_row, end_row] = StaticRange(rows, worker, pool_.threads());
+  const auto [first_row, end_row] =
+      alone_ ? std::pair<size_t, size_t>(0, 1) : StaticRange(rows, worker, pool_.threads());
+  const Buffer& input = normed(worker);
   for (size_t r = first_row; r < end_row; ++r) {
     RmsNorm(residual_.row(logit_tokens_[r]), model_.output_norm().data(), config.dim,
-            config.norm_epsilon, normed_.row(r));
+            config.norm_epsilon, input.row(r));
     if (!IsFloatFormat(output.format)) {
-      QuantizeColumns(normed_.row(r), 0, config.dim, r, normed_.quantized);
+      QuantizeColumns(input.row(r), 0, config.dim, r, input.quantized);
     }
   }
-  pool_.Barrier();
+  if (!alone_) pool_.Barrier();
   Observe(worker, 0, ForwardInput::kOutput, normed_, rows);
   const auto [first, end] = StaticRange(output.panels, worker, pool_.threads());
   if (first < end) {
-    MatMul(output, first, end, normed_.view(), rows, logits_, logits_stride_, false);
+    MatMul(output, first, end, input.view(), rows, logits_, logits_stride_, false);
   }
   if (!adapted_) return;
   pool_.Barrier();

@@ -99,7 +99,9 @@ class Forward {
     if (worker == 0 && observer_) observer_(layer, input, rows.floats, rows.stride, tokens);
   }
   void EmbedTokens(int worker);
+  // Norms the residual stream, for normed(). Ends with a barrier where one is needed.
   void Normalize(int worker, const float* weight, bool quantize);
+  const Buffer& normed(int worker) const { return alone_ ? own_normed_[worker] : normed_; }
   void ProjectQkv(int worker, const ModelLayer& layer);
   void RotateAndStore(int worker, size_t layer);
   // How many tokens from batch_[first] on follow each other in one sequence, as far as they are
@@ -108,6 +110,9 @@ class Forward {
   void PlanAttention();
   void Attend(int worker, size_t layer, bool quantize);
   void AttendSplit(int worker, size_t layer, float* scratch);
+  // RotateAndStore and Attend for a batch of one token; returns what the product with attn_output
+  // takes.
+  Buffer AttendAlone(int worker, size_t layer, bool quantize);
   void GateAndUp(int worker, const ModelLayer& layer, size_t index);
   void AddProduct(int worker, const PackedMatrix& weights, const Buffer& input);
   void ComputeLogits(int worker);
@@ -128,6 +133,9 @@ class Forward {
   std::span<const BatchToken> batch_;
   std::vector<uint32_t> logit_tokens_;  // indices in the batch
   bool adapted_ = false;                // a token of the batch has an adapter
+  // The batch is one token, and nobody but the products looks at what they are fed with: every
+  // worker norms and quantises that for itself, rather than wait for one that does it for all.
+  bool alone_ = false;
 
   // Tokens that are attended with together; each with every KV head is a unit of work.
   struct AttentionUnit {
@@ -143,6 +151,8 @@ class Forward {
   Buffer k_;
   Buffer v_;
   Buffer attended_;
+  std::vector<Buffer> own_normed_;    // of a worker, one token
+  std::vector<Buffer> own_attended_;  // likewise; quantised only
   Buffer gate_;
   Buffer up_;
   float* cosines_ = nullptr;  // [token][head_dim / 2]

@@ -62,14 +62,15 @@ void Rope(float* x, size_t pairs, const float* cosines, const float* sines);
 // Whether products of many tokens are faster with QuantizedRows::wide on this instruction set.
 bool NeedsWideQuants();
 
-// The instruction set that the functions above run on, such as "AVX3+VNNI".
+// The instruction set that the functions above run on, such as "avx512+vnni".
 std::string KernelTarget();
 
-// VNNI instructions that the kernels may use: bit 0 those of AVX (256 bits), bit 1 of AVX-512.
+// VNNI instructions that the kernels may use: bit 0 those of AVX (256 bits), bit 1 of AVX-512;
+// bit 2: those of NEON's dot product.
 int VnniBits();
 
 // For tests and benchmarks: VNNI instructions are not used although the CPU has them.
-void DisableVnniForTest(bool disable);
+void DisableVnni(bool disable);
 
 }  // namespace reticle::backends::kernels
 

@@ -10,7 +10,7 @@
 
 #include "backends/kernels/block_decode.h"
 #include "backends/kernels/packed_matrix.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/half.h"

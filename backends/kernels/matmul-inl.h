@@ -157,17 +157,17 @@ HWY_INLINE void AddThreeBits(const int8_t* bytes, const int8_t* quants, VI& dots
   dots = hn::Add(sum, hn::ShiftRight<3>(eighths));
 }
 
-// Adds the products of one group (32 or 16 columns) to the float sums.
+// Adds the products of one group (32 or 16 columns) to the float sums, and asks for the quants
+// `ahead` bytes behind.
 template <class F, bool kVnni, size_t kVecs, size_t kTokens>
 HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x, size_t token,
-                         size_t group, VF (&sums)[kVecs][kTokens]) {
+                         size_t group, size_t ahead, VF (&sums)[kVecs][kTokens]) {
   constexpr size_t kRowBytes = kPanelRows * 4;
   const int8_t* quants = x.quants + token * x.columns + group * F::kGroup;
   const size_t scale_stride = x.columns / 32;
   const size_t cell = token * scale_stride + group * F::kGroup / 32;
-  const size_t ahead = token == 0 ? kPrefetchBytes : 0;
   VI dots[kVecs][kTokens];
-  constexpr int kExcess = F::kSigned && kVnni ? 128 : F::kOffset;
+  constexpr int kExcess = F::kSigned && kVnni ? kVnniExcess : F::kOffset;
   RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
     VI start = hn::Zero(DI());
     if constexpr (kExcess != 0) {
@@ -204,8 +204,9 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
     const VF scale = LoadScale<F>(w, group, (vec + v) * kLanes);
     RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-      const VF both = hn::Mul(scale, hn::Set(DF(), x.scales[cell + t * scale_stride]));
-      sums[v][t] = hn::MulAdd(hn::ConvertTo(DF(), dots[v][t]), both, sums[v][t]);
+      const VF scaled = hn::Mul(hn::ConvertTo(DF(), dots[v][t]), scale);
+      const VF input = hn::Set(DF(), x.scales[cell + t * scale_stride]);
+      sums[v][t] = hn::MulAdd(scaled, input, sums[v][t]);
     }
     if constexpr (F::kMin) {
       const VF min = LoadMin<F>(w, group, (vec + v) * kLanes);
@@ -228,9 +229,21 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
     }
   }
   const size_t groups = w.columns / F::kGroup;
+  constexpr size_t kGroupsAhead = kPrefetchBytes / (F::kVectors * kPanelRows * 4);
+  constexpr size_t kScaleBytes = kPanelRows * (F::kSuper ? 1 : 2);
   for (size_t group = 0; group < groups; ++group) {
+    size_t ahead = 0;
+    if (token == 0) {
+      // Behind a panel's end comes the panel after the ones side by side.
+      const bool next = group + kGroupsAhead >= groups;
+      ahead = kPrefetchBytes + (next ? (kPanels - 1) * w.values_stride : 0);
+    }
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
-      AddGroup<F, kVnni>(PanelView(w, panel + p), vec, x, token, group, sums[p]);
+      const PanelView view(w, panel + p);
+      if constexpr (kTokens == 1) {
+        __builtin_prefetch(view.scales + (group + 2 * kGroupsAhead) * kScaleBytes);
+      }
+      AddGroup<F, kVnni>(view, vec, x, token, group, ahead, sums[p]);
     }
   }
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {

@@ -75,9 +75,11 @@ bool NeedsWideTarget([[maybe_unused]] int vnni_bits) { return kHasTiles && !Uses
 
 const char* TargetName(int vnni_bits) {
 #if HWY_TARGET == HWY_AVX3
-  return UsesVnni(vnni_bits) ? "AVX3+VNNI" : "AVX3";
+  return UsesVnni(vnni_bits) ? "avx512+vnni" : "avx512";
 #elif HWY_TARGET == HWY_AVX2
-  return UsesVnni(vnni_bits) ? "AVX2+VNNI" : "AVX2";
+  return UsesVnni(vnni_bits) ? "avx2+vnni" : "avx2";
+#elif HWY_TARGET == HWY_NEON
+  return UsesVnni(vnni_bits) ? "neon+dotprod" : "neon";
 #else
   return hwy::TargetName(HWY_TARGET);
 #endif
@@ -90,8 +92,13 @@ HWY_AFTER_NAMESPACE();
 
 #include <atomic>
 
+#include "absl/strings/ascii.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace reticle::backends::kernels {
@@ -109,6 +116,8 @@ int DetectVnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & (1u << 11))) bits |= 2;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4))) bits |= 1;
+#elif defined(__aarch64__) && defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) bits |= 4;
 #endif
   return bits;
 }
@@ -128,9 +137,11 @@ void MatMul(const PackedMatrix& weights, size_t first_panel, size_t end_panel, c
 
 bool NeedsWideQuants() { return HWY_DYNAMIC_DISPATCH(NeedsWideTarget)(VnniBits()); }
 
-std::string KernelTarget() { return HWY_DYNAMIC_DISPATCH(TargetName)(VnniBits()); }
+std::string KernelTarget() {
+  return absl::AsciiStrToLower(HWY_DYNAMIC_DISPATCH(TargetName)(VnniBits()));
+}
 
-void DisableVnniForTest(bool disable) { vnni_disabled.store(disable, std::memory_order_relaxed); }
+void DisableVnni(bool disable) { vnni_disabled.store(disable, std::memory_order_relaxed); }
 
 }  // namespace reticle::backends::kernels
 

@@ -113,45 +113,70 @@ absl::StatusOr<uint64_t> Model::WeightBytes(const models::GgufFile& file) {
   return bytes;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool,
-                                                   const std::function<void()>& beside) {
+absl::StatusOr<std::unique_ptr<Model>> Model::Bind(const models::GgufFile& file,
+                                                   std::byte* weights_at) {
   std::unique_ptr<Model> model(new Model());
   ASSIGN_OR_RETURN(model->config_, models::ReadLlamaConfig(file));
   ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, model->config_));
   ASSIGN_OR_RETURN(model->rope_frequencies_, models::RopeFrequencies(model->config_, weights));
-
-  const std::vector<const GgufTensor*> tensors = Matrices(weights);
-  uint64_t bytes = 0;
-  for (const GgufTensor* tensor : tensors) bytes += BytesOf(*tensor);
-  ASSIGN_OR_RETURN(model->memory_, AlignedMemory::Allocate(bytes));
-  std::vector<PackedMatrix> packed;
-  std::byte* at = model->memory_.data();
-  for (const GgufTensor* tensor : tensors) {
-    packed.push_back(LayOutMatrix(FormatOf(tensor->type), tensor->rows(), tensor->shape[0], at));
-    at += BytesOf(*tensor);
-  }
-  RETURN_IF_ERROR(PackAll(tensors, packed, pool, beside));
-
-  size_t next = 0;
+  const auto next = [&weights_at](const GgufTensor& tensor) {
+    std::byte* const at = weights_at;
+    weights_at += BytesOf(tensor);
+    return LayOutMatrix(FormatOf(tensor.type), tensor.rows(), tensor.shape[0], at);
+  };
   for (const LlamaLayerWeights& layer : weights.layers) {
     RETURN_IF_ERROR(CheckFinite(*layer.attn_norm));
     RETURN_IF_ERROR(CheckFinite(*layer.ffn_norm));
     ModelLayer& out = model->layers_.emplace_back();
     out.attn_norm = models::AsFloats(*layer.attn_norm);
     out.ffn_norm = models::AsFloats(*layer.ffn_norm);
-    for (PackedMatrix* matrix : {&out.q, &out.k, &out.v, &out.o, &out.gate, &out.up, &out.down}) {
-      *matrix = packed[next++];
-    }
+    out.q = next(*layer.attn_q);
+    out.k = next(*layer.attn_k);
+    out.v = next(*layer.attn_v);
+    out.o = next(*layer.attn_output);
+    out.gate = next(*layer.ffn_gate);
+    out.up = next(*layer.ffn_up);
+    out.down = next(*layer.ffn_down);
   }
   RETURN_IF_ERROR(CheckFinite(*weights.output_norm));
   model->output_norm_ = models::AsFloats(*weights.output_norm);
-  model->output_ = packed[next];
+  model->output_ = next(*weights.output);
 
   const models::TensorTypeTraits traits = models::Traits(weights.token_embd->type);
   model->embedding_type_ = weights.token_embd->type;
   model->embedding_ = weights.token_embd->data.data();
   model->embedding_row_bytes_ = weights.token_embd->shape[0] / traits.elements * traits.bytes;
   return model;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool,
+                                                   const std::function<void()>& beside) {
+  ASSIGN_OR_RETURN(const uint64_t bytes, WeightBytes(file));
+  ASSIGN_OR_RETURN(AlignedMemory memory, AlignedMemory::Allocate(bytes));
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Bind(file, memory.data()));
+  model->memory_ = std::move(memory);
+  std::vector<PackedMatrix> packed;
+  for (const ModelLayer& layer : model->layers_) {
+    for (const PackedMatrix& matrix :
+         {layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down}) {
+      packed.push_back(matrix);
+    }
+  }
+  packed.push_back(model->output_);
+  ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, model->config_));
+  RETURN_IF_ERROR(PackAll(Matrices(weights), packed, pool, beside));
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Map(const models::GgufFile& file,
+                                                  std::span<const std::byte> weights) {
+  ASSIGN_OR_RETURN(const uint64_t bytes, WeightBytes(file));
+  if (weights.size() != bytes) {
+    return InvalidArgumentError("the packed weights have %d bytes; the model's have %d",
+                                weights.size(), bytes);
+  }
+  // Nothing writes to them but Load.
+  return Bind(file, const_cast<std::byte*>(weights.data()));
 }
 
 std::unique_ptr<Model> Model::FromParts(Parts parts) {

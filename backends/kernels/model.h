@@ -36,6 +36,11 @@ class Model {
   // called when there is an error.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file, ThreadPool& pool,
                                                      const std::function<void()>& beside = {});
+  // The same with weights that are packed already: those of another model of this file, which must
+  // outlive this one. The errors of ReadLlamaConfig and BindLlamaWeights; INVALID_ARGUMENT when
+  // they are not WeightBytes long.
+  static absl::StatusOr<std::unique_ptr<Model>> Map(const models::GgufFile& file,
+                                                    std::span<const std::byte> weights);
 
   // A model of matrices that are packed already, in memory that outlives it. `embedding` is of a
   // format of device images, one row a token.
@@ -62,13 +67,17 @@ class Model {
   const PackedMatrix& output() const { return output_; }
   // Radians by which each pair of dimensions turns from one position to the next.
   std::span<const double> rope_frequencies() const { return rope_frequencies_; }
-  uint64_t weight_bytes() const { return memory_.size(); }
+  // What Load packed.
+  std::span<const std::byte> packed_weights() const { return {memory_.data(), memory_.size()}; }
 
   // Writes the embedding of `token` (below the vocabulary's size): dim floats.
   void Embed(uint32_t token, float* out) const;
 
  private:
   Model() = default;
+  // A model of the file whose matrices lie at `weights`, in the order of Matrices.
+  static absl::StatusOr<std::unique_ptr<Model>> Bind(const models::GgufFile& file,
+                                                     std::byte* weights);
 
   models::LlamaConfig config_;
   AlignedMemory memory_;

@@ -12,6 +12,7 @@
 #endif
 
 #include <algorithm>
+#include <bit>
 
 #include "backends/kernels/matmul-inl.h"
 #include "hwy/highway.h"
@@ -23,7 +24,7 @@ namespace reticle::backends::kernels::HWY_NAMESPACE {
 
 inline constexpr size_t kBlockColumns = 512;
 // Tokens whose activations are used while they lie in the second cache.
-inline constexpr size_t kMaxChunkTokens = 96;
+inline constexpr size_t kMaxChunkTokens = 192;
 inline constexpr size_t kMinChunkTokens = 48;
 inline constexpr size_t kChunkBytes = size_t{512} << 10;
 // A tile is two vectors of rows wide.
@@ -32,6 +33,13 @@ inline constexpr size_t kTilePanels = kTileVecs / kPanelVecs;
 inline constexpr size_t kTileRows = kTilePanels * kPanelRows;
 // With sixteen registers the float sums stay in memory.
 inline constexpr bool kFewRegisters = HWY_TARGET == HWY_AVX2;
+
+// A float whose neighbours are integers. Integer sums begin with its bits, so that they are the bits
+// of kIntegerBase + sum; times the scale less kIntegerBase times the scale, in one fused operation,
+// that is the sum times the scale, rounded once. Both are exact: |sum| < 2^22, and a scale has at
+// most 19 significant bits.
+inline constexpr float kIntegerBase = 3 << 22;
+inline constexpr int32_t kIntegerBaseBits = std::bit_cast<int32_t>(kIntegerBase);
 
 // How the integer products are made.
 enum class Products {
@@ -78,6 +86,7 @@ using KindOf = TileKind<T::kProducts, T::kGroup, T::kMin, T::kExcess != 0, T::kC
 struct alignas(64) Block {
   int8_t codes[kTileRows * kBlockColumns * 2];
   float scales[kBlockColumns / 16][kTileRows];
+  float offsets[kBlockColumns / 16][kTileRows];
   float mins[kBlockColumns / 32][kTileRows];
   // Of each token and group: what the integer sums begin with.
   int32_t starts[kMaxChunkTokens][kBlockColumns / 16];
@@ -92,6 +101,19 @@ struct Prefetch {
 
   HWY_INLINE void Step() {
     for (size_t i = 0; i < lines && at < end; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+  }
+};
+
+// Where the results of a chunk go, when they are about to: they have left the near caches.
+struct PrefetchRows {
+  const float* first = nullptr;  // nullptr: not yet
+  size_t stride = 0;
+
+  HWY_INLINE void Step(size_t token, size_t tokens) const {
+    if (first == nullptr) return;
+    for (size_t t = token; t < token + tokens; ++t) {
+      for (size_t i = 0; i < kTileRows; i += 16) __builtin_prefetch(first + t * stride + i, 1, 3);
+    }
   }
 };
 
@@ -125,7 +147,10 @@ HWY_NOINLINE void Unpack(const PackedMatrix& w, size_t panel, size_t first_group
             hn::Store(hn::Xor(codes[j], flip), d8, block.codes + (at * kVecs + vec) * kBytes);
           }
         }
-        hn::Store(LoadScale<F>(view, group, v * kLanes), DF(), &block.scales[g][vec * kLanes]);
+        const VF scale = LoadScale<F>(view, group, v * kLanes);
+        hn::Store(scale, DF(), &block.scales[g][vec * kLanes]);
+        hn::Store(hn::Mul(scale, hn::Set(DF(), -kIntegerBase)), DF(),
+                  &block.offsets[g][vec * kLanes]);
         if constexpr (F::kMin) {
           hn::Store(LoadMin<F>(view, group, v * kLanes), DF(), &block.mins[g][vec * kLanes]);
         }
@@ -255,18 +280,19 @@ HWY_NOINLINE void AddTile(const Block& block, size_t groups, const TileInput& in
     prefetch.Step();
     VI dots[kVecs][kTokens];
     RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-      const VI start = K::kHasExcess ? hn::Set(DI(), starts[t * kStarts + g]) : hn::Zero(DI());
+      const VI start = hn::Set(DI(), K::kHasExcess ? starts[t * kStarts + g] : kIntegerBaseBits);
       RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) dots[v][t] = start;
     }
     AddProducts<K>(block, x, g, dots);
     const size_t cell = g * K::kGroup / 32;
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
       const VF scale = hn::Load(df, &block.scales[g][v * kLanes]);
+      const VF offset = hn::Load(df, &block.offsets[g][v * kLanes]);
       RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
         float* const sum = sums + t * kTileRows + v * kLanes;
         VF total = kFewRegisters ? hn::Load(df, sum) : totals[v][t];
-        const VF both = hn::Mul(scale, hn::Set(df, x.scales[t * x.scale_stride + cell]));
-        total = hn::MulAdd(hn::ConvertTo(df, dots[v][t]), both, total);
+        const VF scaled = hn::MulAdd(hn::BitCast(df, dots[v][t]), scale, offset);
+        total = hn::MulAdd(scaled, hn::Set(df, x.scales[t * x.scale_stride + cell]), total);
         if constexpr (K::kMin) {
           const VF of_min = hn::Set(df, x.scaled_sums[t * x.scale_stride + cell]);
           total = hn::MulAdd(hn::Load(df, &block.mins[g][v * kLanes]), of_min, total);
@@ -291,7 +317,8 @@ HWY_NOINLINE void AddTile(const Block& block, size_t groups, const TileInput& in
 // All tokens of a chunk with a block.
 template <class T, size_t kVecs>
 HWY_INLINE void AddChunk(Block& block, size_t groups, const QuantizedRows& x, size_t token,
-                         size_t tokens, size_t first_group, Prefetch& prefetch) {
+                         size_t tokens, size_t first_group, Prefetch& prefetch,
+                         const PrefetchRows& results) {
   using K = KindOf<T>;
   for (size_t t = 0; t < tokens;) {
     const size_t row = token + t;
@@ -308,6 +335,7 @@ HWY_INLINE void AddChunk(Block& block, size_t groups, const QuantizedRows& x, si
     float* sums = block.sums[t];
     const size_t left = tokens - t;
     const auto add_tile = [&]<size_t kTokens>() HWY_ATTR {
+      results.Step(t, kTokens);
       AddTile<K, kVecs, kTokens>(block, groups, input, starts, sums, prefetch);
       t += kTokens;
     };
@@ -331,6 +359,7 @@ HWY_INLINE void SetStarts(const QuantizedRows& x, size_t token, size_t tokens, s
   if constexpr (T::kExcess != 0) {
     const DI di;
     const VI factor = hn::Set(di, -T::kExcess);
+    const VI base = hn::Set(di, kIntegerBaseBits);
     const int32_t* of_groups = T::kGroup == 16 ? x.half_sums : x.sums;
     const size_t stride = x.columns / T::kGroup;
     for (size_t t = 0; t < tokens; ++t) {
@@ -339,7 +368,7 @@ HWY_INLINE void SetStarts(const QuantizedRows& x, size_t token, size_t tokens, s
         const VI sums = groups - g >= kLanes
                             ? hn::LoadU(di, from + g)
                             : hn::MaskedLoad(hn::FirstN(di, groups - g), di, from + g);
-        hn::Store(hn::Mul(sums, factor), di, &block.starts[t][g]);
+        hn::Store(hn::Add(hn::Mul(sums, factor), base), di, &block.starts[t][g]);
       }
     }
   }
@@ -355,27 +384,27 @@ HWY_NOINLINE void TilePanels(const PackedMatrix& w, size_t panel, size_t next_pa
   constexpr size_t kGroupBytes = F::kVectors * kPanelRows * 4;
   const DF df;
   const size_t groups = w.columns / T::kGroup;
-  for (size_t t = 0; t < tokens; ++t) std::fill_n(block.sums[t], kTileRows, 0.0f);
+  std::fill_n(block.sums[0], tokens * kTileRows, 0.0f);
   for (size_t first = 0; first < groups; first += kBlockGroups) {
     const size_t count = std::min(kBlockGroups, groups - first);
     Unpack<F, T, kPanels>(w, panel, first, count, block);
     SetStarts<T>(x, token, tokens, first, count, block);
+    // One panel's next block while the other's is prefetched by the hardware, which follows it.
+    const bool last = first + kBlockGroups >= groups;
+    const size_t following = last ? next_panel : panel;
+    const size_t next_first = last ? 0 : first + kBlockGroups;
     Prefetch prefetch;
-    if (token == 0) {
-      // One panel's next block while the other's is prefetched by the hardware, which follows it.
-      const bool last = first + kBlockGroups >= groups;
-      const size_t following = last ? next_panel : panel;
-      const size_t next_first = last ? 0 : first + kBlockGroups;
-      if (following < w.panels) {
-        const std::byte* values = w.values + following * w.values_stride;
-        prefetch.at = values + next_first * kGroupBytes;
-        prefetch.end = values + std::min(groups, next_first + kBlockGroups) * kGroupBytes;
-        const size_t lines = kBlockGroups * kGroupBytes / 64;
-        const size_t steps = (tokens + T::kMaxTokens - 1) / T::kMaxTokens * count;
-        prefetch.lines = (lines + steps - 1) / steps;
-      }
+    if (following < w.panels) {
+      const std::byte* values = w.values + following * w.values_stride;
+      prefetch.at = values + next_first * kGroupBytes;
+      prefetch.end = values + std::min(groups, next_first + kBlockGroups) * kGroupBytes;
+      const size_t lines = kBlockGroups * kGroupBytes / 64;
+      const size_t steps = (tokens + T::kMaxTokens - 1) / T::kMaxTokens * count;
+      prefetch.lines = (lines + steps - 1) / steps;
     }
-    AddChunk<T, kVecs>(block, count, x, token, tokens, first, prefetch);
+    const PrefetchRows results = {last ? out + token * out_stride + panel * kPanelRows : nullptr,
+                                  out_stride};
+    AddChunk<T, kVecs>(block, count, x, token, tokens, first, prefetch, results);
   }
   for (size_t t = 0; t < tokens; ++t) {
     for (size_t v = 0; v < kVecs; ++v) {

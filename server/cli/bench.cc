@@ -155,6 +155,10 @@ std::optional<CommandLineExit> ParseCpuBenchArguments(const std::vector<std::str
       ->capture_default_str();
   app.add_option("--only", bench.only, "Of prefill, decode, context, batch (default: all)")
       ->delimiter(',');
+  app.add_option("--instructions", bench.instructions,
+                 "Instruction set of the kernels, as in avx2 or avx2+vnni (default: the best)");
+  app.add_option("--packed", bench.packed,
+                 "Folder for the repacked weights: the next run maps them instead of repacking");
   app.add_flag("--huge-pages,!--no-huge-pages", bench.huge_pages,
                "Let the system give huge pages where it does (default)");
   app.add_option(

@@ -12,7 +12,7 @@
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/kv_cache.h"
 #include "backends/kernels/model.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "backends/kernels/thread_pool.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

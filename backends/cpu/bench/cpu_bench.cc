@@ -8,7 +8,9 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string_view>
 #include <thread>
@@ -18,9 +20,11 @@
 #include "backends/cpu/bench/peer.h"
 #include "backends/cpu/cpu_device.h"
 #include "backends/cpu/open_plan.h"
+#include "backends/cpu/packed_file.h"
 #include "backends/kernels/cpu_count.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/kv_cache.h"
+#include "backends/kernels/targets.h"
 #include "backends/kernels/thread_pool.h"
 #include "base/status.h"
 #include "models/gguf.h"
@@ -35,6 +39,8 @@ constexpr uint32_t kMaxSequences = 4096;
 constexpr uint32_t kBlockTokens = 16;
 constexpr double kQ8ElementBytes = 34.0 / 32.0;
 constexpr auto kIdleTime = std::chrono::milliseconds(300);
+constexpr auto kStoreLookEvery = std::chrono::milliseconds(100);
+constexpr int kStoreLooks = 6000;
 
 bool Wants(const CpuBenchOptions& options, std::string_view name) {
   return options.only.empty() ||
@@ -48,6 +54,16 @@ absl::Status CheckAll(const char* option, const std::vector<uint32_t>& values, u
     }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<kernels::Target> FindTarget(const std::string& name) {
+  std::string known;
+  for (kernels::Target& target : kernels::SupportedTargets()) {
+    if (target.name == name) return std::move(target);
+    known += (known.empty() ? "" : ", ") + target.name;
+  }
+  return InvalidArgumentError("instructions is \"%s\"; here it must be one of %s",
+                              name.substr(0, 40), known);
 }
 
 std::vector<CaseResult> MakeCases(const CpuBenchOptions& options) {
@@ -141,6 +157,8 @@ class Bench {
  private:
   absl::Status ReadModel();
   absl::StatusOr<DeviceConfig> ConfigFor(uint32_t threads) const;
+  // Opens the model once so that its packed weights are stored, unless they are.
+  absl::Status StorePacked();
   absl::StatusOr<ThreadsResult> RunThreads(uint32_t threads);
   absl::Status RunCase(DeviceRunner& device, CaseResult& result);
   void Say(const std::string& text) const {
@@ -204,6 +222,7 @@ absl::StatusOr<DeviceConfig> Bench::ConfigFor(uint32_t threads) const {
   config.kv_bytes = blocks * kv.block_bytes();
   // Memory that nobody wrote is one page of zeros, which costs no bandwidth to read.
   config.options = {{"populate", "kv"}};
+  if (!options_.packed.empty()) config.options.push_back({"packed", options_.packed});
   return config;
 }
 
@@ -217,6 +236,20 @@ absl::Status Bench::RunCase(DeviceRunner& device, CaseResult& result) {
                    device.Decode(result.sequences, result.context, result.tokens));
   result.tokens_per_second.Add(rate);
   return absl::OkStatus();
+}
+
+absl::Status Bench::StorePacked() {
+  const std::string path = PackedPath(options_.packed, options_.model);
+  if (std::filesystem::exists(path)) return absl::OkStatus();
+  Say("storing packed weights");
+  ASSIGN_OR_RETURN(const DeviceConfig config, ConfigFor(1));
+  ASSIGN_OR_RETURN(const Driver driver, Driver::FromApi(CpuDeviceApi()));
+  ASSIGN_OR_RETURN(const auto device, DeviceRunner::Open(driver, config));
+  for (int i = 0; i < kStoreLooks && !std::filesystem::exists(path); ++i) {
+    std::this_thread::sleep_for(kStoreLookEvery);
+  }
+  if (std::filesystem::exists(path)) return absl::OkStatus();
+  return InternalError("packed weights were not stored in %s", path);
 }
 
 absl::StatusOr<ThreadsResult> Bench::RunThreads(uint32_t threads) {
@@ -278,6 +311,11 @@ absl::StatusOr<CpuBenchResult> Bench::Run() {
   if (!options_.huge_pages && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) {
     return InternalError("prctl PR_SET_THP_DISABLE: %s", std::strerror(errno));
   }
+  std::optional<kernels::ScopedTarget> target;
+  if (!options_.instructions.empty()) {
+    ASSIGN_OR_RETURN(const kernels::Target chosen, FindTarget(options_.instructions));
+    target.emplace(chosen);
+  }
   RETURN_IF_ERROR(ReadModel());
   cases_ = MakeCases(options_);
   result_.peer = options_.against;
@@ -286,8 +324,10 @@ absl::StatusOr<CpuBenchResult> Bench::Run() {
   // Refuses contexts that the model has not, before anything large is done.
   RETURN_IF_ERROR(ConfigFor(threads.front()).status());
   ASSIGN_OR_RETURN(LimitMeter meter, LimitMeter::Create(result_.counts.weight_bytes(),
-                                                        AvailableMemory(), options_.memory_bytes));
+                                                        AvailableMemory(), options_.memory_bytes,
+                                                        options_.instructions));
   meter_ = std::make_unique<LimitMeter>(std::move(meter));
+  if (!options_.packed.empty()) RETURN_IF_ERROR(StorePacked());
   for (const uint32_t count : threads) {
     ASSIGN_OR_RETURN(ThreadsResult of_count, RunThreads(count));
     result_.threads.push_back(std::move(of_count));

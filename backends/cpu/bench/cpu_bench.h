@@ -32,6 +32,8 @@ struct CpuBenchOptions {
   std::vector<uint32_t> batch = {1, 2, 4, 8, 16, 32};  // sequences that decode together
   std::vector<std::string> only;  // of prefill, decode, context, batch; empty: all
   uint64_t memory_bytes = 0;      // read to find the bandwidth; 0: far more than the caches hold
+  std::string instructions;       // the kernels' instruction set, "avx2"; empty: the best
+  std::string packed;             // folder of packed weights, as the driver's option; empty: none
   bool huge_pages = true;         // false: the system gives this process none
   std::string against;            // path of a llama-bench; empty: none
   std::string against_options;    // more arguments for it, separated by blanks

@@ -4,6 +4,8 @@
 #include "backends/cpu/bench/memory_model.h"
 #include "backends/cpu/bench/peak_kernels.h"
 #include "backends/kernels/aligned_memory.h"
+#include "backends/kernels/kernels.h"
+#include "backends/kernels/targets.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "models/synthetic.h"
@@ -12,6 +14,7 @@ namespace reticle::backends::cpu::bench {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 MemoryModel SmallModel() {
   models::SyntheticLlamaOptions options;
@@ -98,6 +101,28 @@ TEST(CpuBenchTest, WhatCannotBeMeasuredIsRefusedWithTheNumbers) {
   options = Quick(model);
   options.model = "/nowhere.gguf";
   EXPECT_THAT(refusal(), HasSubstr("/nowhere.gguf"));
+}
+
+TEST(CpuBenchTest, MeasuresTheInstructionSetThatIsNamedBesideItsOwnPeaks) {
+  const std::vector<kernels::Target> targets = kernels::SupportedTargets();
+  const MemoryModel model = SmallModel();
+  CpuBenchOptions options = Quick(model);
+  options.threads = {1};
+  options.repeats = 1;
+  options.only = {"decode"};
+  options.instructions = targets.back().name;
+  const auto result = RunCpuBench(options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->kernels, targets.back().name);
+  for (const PeakLimit& peak : result->threads.front().limits.peaks) {
+    EXPECT_THAT(peak.name, Not(HasSubstr("vnni")));
+  }
+  EXPECT_EQ(kernels::KernelTarget(), targets.front().name);
+  options.instructions = "avx3";
+  const absl::Status refused = RunCpuBench(options).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(refused.message(), HasSubstr("instructions is \"avx3\""));
+  EXPECT_THAT(refused.message(), HasSubstr(targets.front().name));
 }
 
 TEST(CpuBenchTest, PopulatedMemoryIsThisProcessesOwn) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstring>
 #include <ctime>
+#include <string_view>
 #include <utility>
 
 #include "backends/cpu/bench/peak_kernels.h"
@@ -33,6 +34,16 @@ double BestOf(const std::vector<PeakLimit>& peaks, bool is_int8) {
     if (peak.is_int8 == is_int8) best = std::max(best, peak.ops_per_second.median());
   }
   return best;
+}
+
+// Whether code for the instruction set `most` may use those of `kernel`.
+bool Within(std::string_view kernel, std::string_view most) {
+  const auto width = [](std::string_view name) {
+    return name.starts_with("avx512") ? 2 : name.starts_with("avx2") ? 1 : 0;
+  };
+  const bool only_plain = !most.ends_with("+vnni") && !most.empty();
+  if (only_plain && kernel.ends_with("+vnni")) return false;
+  return most.empty() || width(kernel) <= width(most);
 }
 
 uint64_t LastLevelCache() {
@@ -64,7 +75,8 @@ double MachineLimits::int8_ops_per_second() const { return BestOf(peaks, true); 
 double MachineLimits::float_ops_per_second() const { return BestOf(peaks, false); }
 
 absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t available_bytes,
-                                              uint64_t memory_bytes) {
+                                              uint64_t memory_bytes,
+                                              const std::string& instructions) {
   const uint64_t wanted =
       memory_bytes > 0 ? memory_bytes
                        : std::clamp(4 * LastLevelCache(), 4 * kSmallestMemory, kLargestMemory);
@@ -76,6 +88,7 @@ absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t av
         kSmallestMemory, available_bytes);
   }
   LimitMeter meter;
+  meter.instructions_ = instructions;
   ASSIGN_OR_RETURN(meter.memory_, kernels::AlignedMemory::Allocate(bytes));
   // Pages that were never written are all the same zeros.
   std::memset(meter.memory_.data(), 1, bytes);
@@ -120,7 +133,7 @@ void LimitMeter::Sample(kernels::ThreadPool& pool, MachineLimits* limits) {
   SampleRead(pool, weight_bytes_, &limits->weights);
   size_t next = 0;
   for (const PeakKernel& kernel : PeakKernels()) {
-    if (!kernel.available()) continue;
+    if (!kernel.available() || !Within(kernel.name, instructions_)) continue;
     if (next == limits->peaks.size()) limits->peaks.push_back({kernel.name, kernel.is_int8, {}});
     const uint64_t rounds = RoundsFor(kernel);
     int64_t least = INT64_MAX;

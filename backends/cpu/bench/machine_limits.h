@@ -42,8 +42,11 @@ class LimitMeter {
  public:
   // Memory for working sets of up to `weight_bytes` and for one of `memory_bytes` (0: far more than
   // the caches hold), within `available_bytes` / 4. RESOURCE_EXHAUSTED when not even 64 MiB fit.
+  // `instructions`: the best instruction set whose peaks are of interest, as in PeakKernel; empty:
+  // all.
   static absl::StatusOr<LimitMeter> Create(uint64_t weight_bytes, uint64_t available_bytes,
-                                           uint64_t memory_bytes = 0);
+                                           uint64_t memory_bytes = 0,
+                                           const std::string& instructions = "");
 
   // Takes a sample of each limit with the threads of `pool`, in some 150 ms.
   void Sample(kernels::ThreadPool& pool, MachineLimits* limits);
@@ -56,6 +59,7 @@ class LimitMeter {
 
   kernels::AlignedMemory memory_;
   uint64_t weight_bytes_ = 0;
+  std::string instructions_;
 };
 
 }  // namespace reticle::backends::cpu::bench

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backends/kernels/kernels.h"
+#include "backends/kernels/sdot.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -155,10 +156,7 @@ void Int8Neon(uint64_t rounds) {
 void Int8NeonDot(uint64_t rounds) {
   int32x4_t sum[12] = {};
   int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
-#define RETICLE_DOT_NEON(i)                                            \
-  asm volatile(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b" \
-               : "+w"(sum[i])                                          \
-               : "w"(a), "w"(b));
+#define RETICLE_DOT_NEON(i) asm volatile(RETICLE_SDOT : "+w"(sum[i]) : "w"(a), "w"(b));
   for (uint64_t r = 0; r < rounds; ++r) {
     RETICLE_PEAK_REPEAT_12(RETICLE_DOT_NEON)
   }

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/hardwired/etched/attention_test.cc"

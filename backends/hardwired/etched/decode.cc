@@ -66,7 +66,7 @@ HWY_INLINE void Tile(const PackedMatrix& w, size_t panel, const QuantizedRows& x
   }
   for (size_t group = 0; group < kColumns / F::kGroup; ++group) {
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
-      k::AddGroup<F, kVnni>(k::PanelView(w, panel + p), 0, x, 0, group, sums[p]);
+      k::AddGroup<F, kVnni>(k::PanelView(w, panel + p), 0, x, 0, group, k::kPrefetchBytes, sums[p]);
     }
   }
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {

@@ -132,7 +132,7 @@ void Register(const std::string& name, const std::string& type) {
 
 void ChooseTarget() {
   if (const char* const vnni = std::getenv("RETICLE_BENCH_VNNI"); vnni != nullptr) {
-    kernels::DisableVnniForTest(std::string_view(vnni) == "0");
+    kernels::DisableVnni(std::string_view(vnni) == "0");
   }
   const char* const wanted = std::getenv("RETICLE_BENCH_TARGET");
   if (wanted == nullptr) return;

@@ -18,7 +18,7 @@
 #include "backends/hardwired/rom/rom_file.h"
 #include "backends/hardwired/rom/tapeout.h"
 #include "backends/kernels/adapter.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "base/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

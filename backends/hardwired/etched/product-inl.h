@@ -229,8 +229,8 @@ HWY_INLINE void SuperTile(const kernels::PackedMatrix& w, size_t panel,
         RETICLE_UNROLL for (size_t v = 0; v < k::kPanelVecs; ++v) {
           const k::VF scale = hn::Mul(
               super_scales[p][v], k::LoadInt8(scales, group * kernels::kPanelRows + v * k::kLanes));
-          sums[p][v] =
-              hn::MulAdd(hn::ConvertTo(df, products.Total(v)), hn::Mul(scale, x_scale), sums[p][v]);
+          const k::VF scaled = hn::Mul(hn::ConvertTo(df, products.Total(v)), scale);
+          sums[p][v] = hn::MulAdd(scaled, x_scale, sums[p][v]);
         }
       }
     }

@@ -13,7 +13,7 @@
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/packed_matrix.h"
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 #include "models/half.h"
 
 #undef HWY_TARGET_INCLUDE

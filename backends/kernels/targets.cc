@@ -1,4 +1,4 @@
-#include "backends/kernels/targets_for_test.h"
+#include "backends/kernels/targets.h"
 
 #include "backends/kernels/kernels.h"
 #include "hwy/highway.h"
@@ -13,12 +13,12 @@ std::vector<Target> SupportedTargets() {
     fused = highway < HWY_SSE4;  // lower bits are better targets
 #endif
     if (highway == HWY_EMU128 || highway == HWY_SCALAR) fused = false;
-    const Target target{highway, false, fused};
-    const ScopedTarget scoped(target);
+    const ScopedTarget scoped({"", highway, false, fused});
     const std::string plain = KernelTarget();
-    DisableVnniForTest(false);
-    targets.push_back(target);
-    if (KernelTarget() != plain) targets.push_back({highway, true, fused});
+    DisableVnni(false);
+    const std::string best = KernelTarget();
+    if (best != plain) targets.push_back({best, highway, true, fused});
+    targets.push_back({plain, highway, false, fused});
   }
   return targets;
 }
@@ -26,13 +26,13 @@ std::vector<Target> SupportedTargets() {
 ScopedTarget::ScopedTarget(const Target& target) {
   hwy::SetSupportedTargetsForTest(target.highway);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  DisableVnniForTest(!target.vnni);
+  DisableVnni(!target.vnni);
 }
 
 ScopedTarget::~ScopedTarget() {
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  DisableVnniForTest(false);
+  DisableVnni(false);
 }
 
 }  // namespace reticle::backends::kernels

@@ -1,6 +1,6 @@
-// The instruction sets that the kernels can run on here, for tests that try each.
-#ifndef RETICLE_BACKENDS_KERNELS_TARGETS_FOR_TEST_H_
-#define RETICLE_BACKENDS_KERNELS_TARGETS_FOR_TEST_H_
+// The instruction sets that the kernels can run on here, for tests and measurements of each.
+#ifndef RETICLE_BACKENDS_KERNELS_TARGETS_H_
+#define RETICLE_BACKENDS_KERNELS_TARGETS_H_
 
 #include <cstdint>
 #include <string>
@@ -9,11 +9,13 @@
 namespace reticle::backends::kernels {
 
 struct Target {
+  std::string name;     // as KernelTarget gives it
   int64_t highway = 0;  // HWY_* bit
   bool vnni = false;
-  bool fused = false;  // has fused multiply-add
+  bool fused = false;   // has fused multiply-add
 };
 
+// The best first.
 std::vector<Target> SupportedTargets();
 
 // Makes the kernels use one target while it lives. Not while kernels run.
@@ -27,4 +29,4 @@ class ScopedTarget {
 
 }  // namespace reticle::backends::kernels
 
-#endif  // RETICLE_BACKENDS_KERNELS_TARGETS_FOR_TEST_H_
+#endif  // RETICLE_BACKENDS_KERNELS_TARGETS_H_
