@@ -136,8 +136,8 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_host* h
   if (plan.packed_folder.empty()) {
     RETURN_IF_ERROR(device->LoadModel(plan, &hash));
   } else {
-    RETURN_IF_ERROR(device->LoadModelByPackedFile(host, plan, config.model_path, weight_bytes,
-                                                  &hash));
+    RETURN_IF_ERROR(
+        device->LoadModelByPackedFile(host, plan, config.model_path, weight_bytes, &hash));
   }
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
   if (plan.populate_kv) {

@@ -183,7 +183,8 @@ absl::Status PackedFileWriter::Write(const std::string& path, const PackedSource
     close(file);
   };
   // Another process may have renamed it between the two calls: it is in use then.
-  struct stat mine {}, named {};
+  struct stat mine {
+  }, named{};
   owned = flock(file, LOCK_EX | LOCK_NB) == 0 && fstat(file, &mine) == 0 &&
           stat(temporary.c_str(), &named) == 0 && mine.st_ino == named.st_ino;
   if (!owned) return UnavailableError("another process is writing %s", temporary);

@@ -98,7 +98,9 @@ TEST_F(PackedFileTest, TwoProcessesDoNotWriteTheSameFile) {
 
 TEST_F(PackedFileTest, AWriterThatIsDestroyedLeavesEverythingOrNothing) {
   for (int i = 0; i < 20; ++i) {
-    { const PackedFileWriter writer(path(), Source(), "", weights_, [](const absl::Status&) {}); }
+    {
+      const PackedFileWriter writer(path(), Source(), "", weights_, [](const absl::Status&) {});
+    }
     EXPECT_FALSE(std::filesystem::exists(path() + ".part"));
     const auto packed = Open();
     if (packed.ok()) EXPECT_TRUE(std::ranges::equal(packed->weights(), weights_));

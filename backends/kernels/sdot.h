@@ -12,8 +12,7 @@ asm(".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,
     ".equ .Lreticle_v\\n, \\n\n"
     ".endr\n");
 
-#define RETICLE_SDOT \
-  ".inst 0x4e809400 | (.Lreticle_%2 << 16) | (.Lreticle_%1 << 5) | .Lreticle_%0"
+#define RETICLE_SDOT ".inst 0x4e809400 | (.Lreticle_%2 << 16) | (.Lreticle_%1 << 5) | .Lreticle_%0"
 
 #elif defined(__aarch64__)
 

@@ -12,7 +12,7 @@ struct Target {
   std::string name;     // as KernelTarget gives it
   int64_t highway = 0;  // HWY_* bit
   bool vnni = false;
-  bool fused = false;   // has fused multiply-add
+  bool fused = false;  // has fused multiply-add
 };
 
 // The best first.

@@ -34,10 +34,10 @@ inline constexpr size_t kTileRows = kTilePanels * kPanelRows;
 // With sixteen registers the float sums stay in memory.
 inline constexpr bool kFewRegisters = HWY_TARGET == HWY_AVX2;
 
-// A float whose neighbours are integers. Integer sums begin with its bits, so that they are the bits
-// of kIntegerBase + sum; times the scale less kIntegerBase times the scale, in one fused operation,
-// that is the sum times the scale, rounded once. Both are exact: |sum| < 2^22, and a scale has at
-// most 19 significant bits.
+// A float whose neighbours are integers. Integer sums begin with its bits, so that they are the
+// bits of kIntegerBase + sum; times the scale less kIntegerBase times the scale, in one fused
+// operation, that is the sum times the scale, rounded once. Both are exact: |sum| < 2^22, and a
+// scale has at most 19 significant bits.
 inline constexpr float kIntegerBase = 3 << 22;
 inline constexpr int32_t kIntegerBaseBits = std::bit_cast<int32_t>(kIntegerBase);
 

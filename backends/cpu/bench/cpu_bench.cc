@@ -323,9 +323,9 @@ absl::StatusOr<CpuBenchResult> Bench::Run() {
   if (threads.empty()) threads = {static_cast<uint32_t>(kernels::DefaultThreads())};
   // Refuses contexts that the model has not, before anything large is done.
   RETURN_IF_ERROR(ConfigFor(threads.front()).status());
-  ASSIGN_OR_RETURN(LimitMeter meter, LimitMeter::Create(result_.counts.weight_bytes(),
-                                                        AvailableMemory(), options_.memory_bytes,
-                                                        options_.instructions));
+  ASSIGN_OR_RETURN(LimitMeter meter,
+                   LimitMeter::Create(result_.counts.weight_bytes(), AvailableMemory(),
+                                      options_.memory_bytes, options_.instructions));
   meter_ = std::make_unique<LimitMeter>(std::move(meter));
   if (!options_.packed.empty()) RETURN_IF_ERROR(StorePacked());
   for (const uint32_t count : threads) {
