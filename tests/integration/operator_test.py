@@ -22,7 +22,7 @@ class Stalls(threading.Thread):
     """How long this machine kept a thread waiting that sleeps, writes a line and brings it to the disk,
     beyond its sleep: what a server on it cannot do anything about."""
 
-    SLEEP = 0.02
+    SLEEP = 0.1
 
     def __init__(self, folder):
         super().__init__(daemon=True)

@@ -30,8 +30,9 @@ class Server:
             tiny_gguf.write(model)
             command += ["--model", model, "--model-id", "tiny", "--device", "fake"]
         self.log = tempfile.TemporaryFile()
+        # Unbuffered: a line that Python had read ahead would not wake select.
         self.process = subprocess.Popen(command + list(arguments), stdout=subprocess.PIPE,
-                                        stderr=self.log)
+                                        stderr=self.log, bufsize=0)
         self.terminated = False
         self.port = None
         line = self._read_line()
