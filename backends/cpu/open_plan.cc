@@ -55,7 +55,7 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
       }
       plan->populate_kv = value == "kv";
     } else if (name == "packed") {
-      if (value.empty()) return InvalidArgumentError("option packed is empty; it names a folder");
+      if (value.empty()) return InvalidArgumentError("option packed is ''; it must name a folder");
       plan->packed_folder = value;
     } else if (name == "kv") {
       if (value != "f32") return InvalidArgumentError("option kv is '%s'; it must be f32", value);

@@ -113,7 +113,8 @@ absl::StatusOr<PackedFile> PackedFile::Open(const std::string& path, const Packe
   Header header{};
   const ssize_t got = pread(file, &header, sizeof(header), 0);
   if (got < 0) return Errno("cannot read", path);
-  if (got != sizeof(header)) return DataLossError("%s ends within its header", path);
+  if (got != sizeof(header))
+    return DataLossError("%s has %d bytes; its header alone has %d", path, got, sizeof(header));
   const Header expected = MakeHeader(source, weight_bytes);
   if (std::memcmp(&header, &expected, offsetof(Header, content_hash)) != 0) {
     return NotFoundError("%s was made of another model file or by another version", path);

@@ -405,16 +405,18 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
                        405),
         route->post ? "Allow: POST\r\n" : "Allow: GET, HEAD\r\n");
   }
-  const scheduler::Asker asker = AskerOf(request);
-  const auto reply = [&](ReplyTask::Function function, bool offload = false) {
-    if (!offload) return std::make_unique<ReplyTask>(function);
-    return std::make_unique<ReplyTask>(std::move(function), asker, workers_, std::move(waker));
+  const auto reply = [](const ReplyTask::Function& function) {
+    return std::make_unique<ReplyTask>(function);
+  };
+  // By the pool. std::function needs a copyable closure; the body is not copied.
+  const auto offload = [&](auto function) {
+    const auto shared = std::make_shared<const HttpRequest>(std::move(request));
+    return std::make_unique<ReplyTask>([shared, function] { return function(*shared); },
+                                       AskerOf(*shared), workers_, std::move(waker));
   };
   const auto complete = [&](Dialect dialect) {
     return StartCompletion(dialect, std::move(request), context_, workers_, std::move(waker));
   };
-  // std::function needs a copyable closure; the body is not copied.
-  const auto share = [&] { return std::make_shared<const HttpRequest>(std::move(request)); };
   Gate* const gate = context_.options().gate;
   switch (route->endpoint) {
     case Endpoint::kChat:
@@ -426,25 +428,21 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
     case Endpoint::kTaalasHealth:
       return reply([&] { return TaalasHealth(context_); });
     case Endpoint::kUsage:
-      return reply([&context = context_, shared = share()] { return UsageOf(context, *shared); },
-                   /*offload=*/true);
+      return offload(
+          [&context = context_](const HttpRequest& asked) { return UsageOf(context, asked); });
     case Endpoint::kApplyPage:
       return reply([]() -> absl::StatusOr<Reply> { return ToReply(ApplyPage()); });
     case Endpoint::kApplyForm:
-      return reply(
-          [gate, shared = share()]() -> absl::StatusOr<Reply> {
-            return ToReply(SubmitApplyPage(*shared, *gate));
-          },
-          /*offload=*/true);
+      return offload([gate](const HttpRequest& asked) -> absl::StatusOr<Reply> {
+        return ToReply(SubmitApplyPage(asked, *gate));
+      });
     case Endpoint::kApply:
     case Endpoint::kClaim: {
       const auto function = route->endpoint == Endpoint::kApply ? &ApplyJson : &ClaimJson;
-      return reply(
-          [gate, function, shared = share()]() -> absl::StatusOr<Reply> {
-            ASSIGN_OR_RETURN(AccountReply made, function(*shared, *gate));
-            return ToReply(std::move(made));
-          },
-          /*offload=*/true);
+      return offload([gate, function](const HttpRequest& asked) -> absl::StatusOr<Reply> {
+        ASSIGN_OR_RETURN(AccountReply made, function(asked, *gate));
+        return ToReply(std::move(made));
+      });
     }
     case Endpoint::kModels:
     case Endpoint::kTaalasModels:
@@ -453,20 +451,21 @@ std::unique_ptr<Task> Api::Start(HttpRequest request, Waker waker) {
       return reply([&] { return GetModel(context_, request.path.substr(kModelPrefix.size())); });
     case Endpoint::kTokenize:
     case Endpoint::kDetokenize: {
-      const bool offload =
+      const bool is_long =
           request.body.size() > kInlineBodyBytes || (gate != nullptr && gate->reserve_blocks());
       const auto function = route->endpoint == Endpoint::kTokenize ? &Tokenize : &Detokenize;
-      return reply(
-          [&context = context_, function, shared = share()] { return function(context, *shared); },
-          offload);
+      if (!is_long) return reply([&] { return function(context_, request); });
+      return offload([&context = context_, function](const HttpRequest& asked) {
+        return function(context, asked);
+      });
     }
     case Endpoint::kLive:
       return reply([] { return Live(); });
     case Endpoint::kReady:
       return reply([&] { return Ready(context_); });
     case Endpoint::kMetrics:
-      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); }, asker,
-                                         scrapes_, std::move(waker));
+      return std::make_unique<ReplyTask>([&context = context_] { return Metrics(context); },
+                                         AskerOf(request), scrapes_, std::move(waker));
     case Endpoint::kWeb:
       return std::make_unique<WebTask>(web::AnswerWebRequest(
           *web::FindWebAsset(request.path), request.if_none_match, request.accept_encoding));

@@ -34,7 +34,8 @@ absl::Status AddressLimiter::Take(std::string_view address) {
     Purge(now_ns);
     if (buckets_.size() >= kMaxAddresses) {
       if (buckets_.size() >= 2 * kMaxAddresses) {
-        return ResourceExhaustedError("too many ask at the moment; try again later");
+        return ResourceExhaustedError("%d addresses ask at the moment; the limit is %d",
+                                      buckets_.size(), 2 * kMaxAddresses);
       }
       Bucket& used_up = buckets_[network];
       used_up.Refill(per_hour_, kHourNs, now_ns);
