@@ -14,16 +14,15 @@ namespace {
 class FullPoolTest : public ::testing::Test {
  protected:
   FullPoolTest() {
-    std::atomic<bool> begun{false};
     EXPECT_TRUE(pool_
                     .Post({.tenant = 1},
-                          [&] {
-                            begun = true;
-                            begun.notify_all();
+                          [this] {
+                            begun_ = true;
+                            begun_.notify_all();
                             held_.wait(true);
                           })
                     .ok());
-    begun.wait(false);
+    begun_.wait(false);
     EXPECT_TRUE(Post(1).ok());
     EXPECT_TRUE(Post(2).ok());
   }
@@ -46,6 +45,7 @@ class FullPoolTest : public ::testing::Test {
   }
 
   ManualClock clock_;
+  std::atomic<bool> begun_{false};
   std::atomic<bool> held_{true};
   std::atomic<int> done_{0};
   WorkerPool pool_{1, 2, clock_};
