@@ -160,7 +160,8 @@ class Bench {
   // Opens the model once so that its packed weights are stored, unless they are.
   absl::Status StorePacked();
   absl::StatusOr<ThreadsResult> RunThreads(uint32_t threads);
-  absl::Status RunCase(DeviceRunner& device, CaseResult& result);
+  // Tokens a second.
+  absl::StatusOr<double> RunCase(DeviceRunner& device, const CaseResult& result);
   void Say(const std::string& text) const {
     if (options_.progress) options_.progress(text);
   }
@@ -226,16 +227,12 @@ absl::StatusOr<DeviceConfig> Bench::ConfigFor(uint32_t threads) const {
   return config;
 }
 
-absl::Status Bench::RunCase(DeviceRunner& device, CaseResult& result) {
+absl::StatusOr<double> Bench::RunCase(DeviceRunner& device, const CaseResult& result) {
   if (result.kind == CaseKind::kPrefill) {
     ASSIGN_OR_RETURN(const double seconds, device.Prefill(result.tokens));
-    result.tokens_per_second.Add(result.tokens / seconds);
-    return absl::OkStatus();
+    return result.tokens / seconds;
   }
-  ASSIGN_OR_RETURN(const double rate,
-                   device.Decode(result.sequences, result.context, result.tokens));
-  result.tokens_per_second.Add(rate);
-  return absl::OkStatus();
+  return device.Decode(result.sequences, result.context, result.tokens);
 }
 
 absl::Status Bench::StorePacked() {
@@ -278,28 +275,32 @@ absl::StatusOr<ThreadsResult> Bench::RunThreads(uint32_t threads) {
 
   kernels::ThreadPool pool(static_cast<int>(threads));
   for (int repeat = 0; repeat < options_.repeats; ++repeat) {
-    Say(absl::StrFormat("%d threads, repeat %d of %d: the machine's limits", threads, repeat + 1,
-                        options_.repeats));
-    meter_->Sample(pool, &out.limits);
+    const auto say = [&](const std::string& what) {
+      Say(absl::StrFormat("%d threads, repeat %d of %d: %s", threads, repeat + 1, options_.repeats,
+                          what));
+    };
     PeerRates peer;
     if (!options_.against.empty()) {
-      Say(absl::StrFormat("%d threads, repeat %d of %d: %s", threads, repeat + 1, options_.repeats,
-                          options_.against));
+      say(options_.against);
       ASSIGN_OR_RETURN(peer, RunPeer(options_, threads, out.cases));
     }
+    say("the machine's limits");
+    LimitsNow before = meter_->Sample(pool, &out.limits);
     for (size_t i = 0; i < out.cases.size(); ++i) {
       CaseResult& result = out.cases[i];
-      Say(absl::StrFormat("%d threads, repeat %d of %d: %s", threads, repeat + 1, options_.repeats,
-                          result.name));
-      Samples one;
-      std::swap(one, result.tokens_per_second);
-      const absl::Status status = RunCase(*device, result);
-      std::swap(one, result.tokens_per_second);
-      RETURN_IF_ERROR(status);
-      result.tokens_per_second.Add(one.median());
+      say(result.name);
+      ASSIGN_OR_RETURN(const double rate, RunCase(*device, result));
+      const LimitsNow after = meter_->Sample(pool, &out.limits);
+      const LimitsNow limits = LimitsNow::Mean(before, after);
+      before = after;
+      result.tokens_per_second.Add(rate);
+      result.share_of_read.Add(result.work.bytes * rate / limits.weights_bytes_per_second);
+      result.share_of_peak.Add((result.work.int8_ops / limits.int8_ops_per_second +
+                                result.work.float_ops / limits.float_ops_per_second) *
+                               rate);
       if (i < peer.size() && peer[i].has_value()) {
         result.peer_tokens_per_second.Add(*peer[i]);
-        result.ratio.Add(one.median() / *peer[i]);
+        result.ratio.Add(rate / *peer[i]);
       }
     }
   }
@@ -357,17 +358,6 @@ absl::Status CpuBenchOptions::Validate() const {
   }
   if (MakeCases(*this).empty()) return InvalidArgumentError("nothing is left to measure");
   return absl::OkStatus();
-}
-
-double ThreadsResult::ShareOfRead(const CaseResult& result) const {
-  return result.work.bytes * result.tokens_per_second.median() /
-         limits.weights.bytes_per_second.median();
-}
-
-double ThreadsResult::ShareOfPeak(const CaseResult& result) const {
-  return (result.work.int8_ops / limits.int8_ops_per_second() +
-          result.work.float_ops / limits.float_ops_per_second()) *
-         result.tokens_per_second.median();
 }
 
 absl::StatusOr<CpuBenchResult> RunCpuBench(const CpuBenchOptions& options) {

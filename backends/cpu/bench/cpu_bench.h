@@ -1,9 +1,9 @@
 // `reticle bench cpu`: how fast a model runs on the CPU device, beside what the machine can do.
 //
-// For each number of threads: the device is opened as a server opens it; then, `repeats` times, the
-// machine's limits are sampled and every case is measured once, so that what disturbs the machine
-// disturbs them alike. With a llama-bench of llama.cpp named, it takes its turn in every repeat, on
-// the same file.
+// For each number of threads: the device is opened as a server opens it; then, `repeats` times,
+// every case is measured once, and the machine's limits before and after it, so that what disturbs
+// the machine disturbs them alike. With a llama-bench of llama.cpp named, it takes its turn in
+// every repeat, on the same file.
 #ifndef RETICLE_BACKENDS_CPU_BENCH_CPU_BENCH_H_
 #define RETICLE_BACKENDS_CPU_BENCH_CPU_BENCH_H_
 
@@ -54,6 +54,10 @@ struct CaseResult {
   uint32_t sequences = 1;  // that decode together
   Work work;               // of one token of one sequence, at the middle of the measurement
   Samples tokens_per_second;
+  // Of the time that a token took, how much its bytes, or its operations, take at the limits
+  // measured before and after it.
+  Samples share_of_read;
+  Samples share_of_peak;
   Samples peer_tokens_per_second;  // of the other program
   Samples ratio;                   // ours to theirs, repeat by repeat
 };
@@ -70,10 +74,6 @@ struct ThreadsResult {
   uint64_t kv_bytes = 0;
   double idle_cpu = 0;  // share of a core that the open device takes when it has nothing to do
   std::vector<CaseResult> cases;
-
-  // Shares of what the machine can do, for a case at its median.
-  double ShareOfRead(const CaseResult& result) const;
-  double ShareOfPeak(const CaseResult& result) const;
 };
 
 struct CpuBenchResult {

@@ -23,18 +23,11 @@ constexpr uint64_t kReadUnit = 1024;  // of ReadMemory
 constexpr int64_t kReadNs = 20'000'000;
 constexpr int64_t kSliceNs = 1'000'000;
 constexpr int kSlices = 5;
-// What is read between two looks at the clock: the best counts, since what disturbs is not a limit.
-constexpr uint64_t kWindow = 32 * kMiB;
+// That are read between two looks at the clock. The best time counts, since what disturbs is not a
+// limit.
+constexpr uint64_t kLeastBytes = 32 * kMiB;
 
 int64_t Now() { return Clock::Monotonic().NowNanos(); }
-
-double BestOf(const std::vector<PeakLimit>& peaks, bool is_int8) {
-  double best = 0;
-  for (const PeakLimit& peak : peaks) {
-    if (peak.is_int8 == is_int8) best = std::max(best, peak.ops_per_second.median());
-  }
-  return best;
-}
 
 // Whether code for the instruction set `most` may use those of `kernel`.
 bool Within(std::string_view kernel, std::string_view most) {
@@ -71,8 +64,12 @@ uint64_t RoundsFor(const PeakKernel& kernel) {
 
 }  // namespace
 
-double MachineLimits::int8_ops_per_second() const { return BestOf(peaks, true); }
-double MachineLimits::float_ops_per_second() const { return BestOf(peaks, false); }
+LimitsNow LimitsNow::Mean(const LimitsNow& a, const LimitsNow& b) {
+  return {(a.memory_bytes_per_second + b.memory_bytes_per_second) / 2,
+          (a.weights_bytes_per_second + b.weights_bytes_per_second) / 2,
+          (a.int8_ops_per_second + b.int8_ops_per_second) / 2,
+          (a.float_ops_per_second + b.float_ops_per_second) / 2};
+}
 
 absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t available_bytes,
                                               uint64_t memory_bytes,
@@ -96,21 +93,20 @@ absl::StatusOr<LimitMeter> LimitMeter::Create(uint64_t weight_bytes, uint64_t av
   return meter;
 }
 
-void LimitMeter::SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit* limit) {
+double LimitMeter::SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit* limit) {
   limit->bytes = bytes;
   std::atomic<uint64_t> sink{0};
-  const uint64_t window = std::min(bytes, kWindow);
+  // A small working set is read several times without a look at the clock, or waking threads would
+  // count.
+  const uint64_t passes = std::max<uint64_t>(1, kLeastBytes / bytes);
   double best = 0;
   for (const bool prefetch : {false, true}) {
-    uint64_t at = 0;
     const int64_t begin = Now();
     int64_t before = begin;
     do {
-      // A small working set is read several times in a window, or waking threads would count.
-      const uint64_t passes = kWindow / window;
       pool.Run([&](int worker) {
-        const auto [first, end] = kernels::StaticRange(window / kReadUnit, worker, pool.threads());
-        const std::byte* const from = memory_.data() + at + first * kReadUnit;
+        const auto [first, end] = kernels::StaticRange(bytes / kReadUnit, worker, pool.threads());
+        const std::byte* const from = memory_.data() + first * kReadUnit;
         uint64_t seen = 0;
         for (uint64_t pass = 0; pass < passes; ++pass) {
           seen ^= ReadMemory(from, (end - first) * kReadUnit, prefetch) + pass;
@@ -119,18 +115,19 @@ void LimitMeter::SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit
       });
       const int64_t now = Now();
       best = std::max(
-          best, static_cast<double>(passes * window) * 1e9 / static_cast<double>(now - before));
+          best, static_cast<double>(passes * bytes) * 1e9 / static_cast<double>(now - before));
       before = now;
-      at = at + 2 * window <= bytes ? at + window : 0;
-    } while (before - begin < kReadNs || at != 0);
+    } while (before - begin < kReadNs);
   }
   limit->bytes_per_second.Add(best);
+  return best;
 }
 
-void LimitMeter::Sample(kernels::ThreadPool& pool, MachineLimits* limits) {
+LimitsNow LimitMeter::Sample(kernels::ThreadPool& pool, MachineLimits* limits) {
   limits->threads = pool.threads();
-  SampleRead(pool, memory_.size(), &limits->memory);
-  SampleRead(pool, weight_bytes_, &limits->weights);
+  LimitsNow sample;
+  sample.memory_bytes_per_second = SampleRead(pool, memory_.size(), &limits->memory);
+  sample.weights_bytes_per_second = SampleRead(pool, weight_bytes_, &limits->weights);
   size_t next = 0;
   for (const PeakKernel& kernel : PeakKernels()) {
     if (!kernel.available() || !Within(kernel.name, instructions_)) continue;
@@ -142,9 +139,13 @@ void LimitMeter::Sample(kernels::ThreadPool& pool, MachineLimits* limits) {
       pool.Run([&](int) { kernel.run(rounds); });
       least = std::min(least, Now() - begin);
     }
-    const double ops = static_cast<double>(kernel.ops_per_round * rounds) * pool.threads();
-    limits->peaks[next++].ops_per_second.Add(ops * 1e9 / static_cast<double>(least));
+    const double ops = static_cast<double>(kernel.ops_per_round * rounds) * pool.threads() * 1e9 /
+                       static_cast<double>(least);
+    limits->peaks[next++].ops_per_second.Add(ops);
+    double& peak = kernel.is_int8 ? sample.int8_ops_per_second : sample.float_ops_per_second;
+    peak = std::max(peak, ops);
   }
+  return sample;
 }
 
 }  // namespace reticle::backends::cpu::bench

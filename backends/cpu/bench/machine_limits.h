@@ -16,7 +16,7 @@
 namespace reticle::backends::cpu::bench {
 
 struct ReadLimit {
-  uint64_t bytes = 0;  // of the memory that is read over and over
+  uint64_t bytes = 0;  // of the memory that is read from end to end
   Samples bytes_per_second;
 };
 
@@ -26,15 +26,22 @@ struct PeakLimit {
   Samples ops_per_second;
 };
 
+// All limits at one time, of the best instruction set.
+struct LimitsNow {
+  double memory_bytes_per_second = 0;
+  double weights_bytes_per_second = 0;
+  double int8_ops_per_second = 0;
+  double float_ops_per_second = 0;
+
+  // What was between two times.
+  static LimitsNow Mean(const LimitsNow& a, const LimitsNow& b);
+};
+
 struct MachineLimits {
   int threads = 0;
   ReadLimit memory;   // far larger than the caches
   ReadLimit weights;  // as large as the model's weights; those of a small model stay in the caches
   std::vector<PeakLimit> peaks;  // of every instruction set that the CPU has
-
-  // Of the best instruction set.
-  double int8_ops_per_second() const;
-  double float_ops_per_second() const;
 };
 
 // Owns the memory that is read. Not thread-safe.
@@ -48,14 +55,15 @@ class LimitMeter {
                                            uint64_t memory_bytes = 0,
                                            const std::string& instructions = "");
 
-  // Takes a sample of each limit with the threads of `pool`, in some 150 ms.
-  void Sample(kernels::ThreadPool& pool, MachineLimits* limits);
+  // Takes a sample of each limit with the threads of `pool`, in some 300 ms.
+  LimitsNow Sample(kernels::ThreadPool& pool, MachineLimits* limits);
 
   uint64_t memory_bytes() const { return memory_.size(); }
 
  private:
   LimitMeter() = default;
-  void SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit* limit);
+  // Returns what it adds to `limit`.
+  double SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit* limit);
 
   kernels::AlignedMemory memory_;
   uint64_t weight_bytes_ = 0;

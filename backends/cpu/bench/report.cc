@@ -97,8 +97,8 @@ std::string CasesText(const CpuBenchResult& all, const ThreadsResult& threads) {
     text += absl::StrFormat(
         "%-16s %9s %19s %7s %8s %8s %8s", result.name, Number(rate),
         Range(result.tokens_per_second), Number(result.work.bytes * rate / kGiga),
-        Percent(threads.ShareOfRead(result)), Number(result.work.ops() * rate / kGiga),
-        Percent(threads.ShareOfPeak(result)));
+        Percent(result.share_of_read.median()), Number(result.work.ops() * rate / kGiga),
+        Percent(result.share_of_peak.median()));
     if (!result.ratio.empty()) {
       text += absl::StrFormat("%9s %7s (%s)", Number(result.peer_tokens_per_second.median()),
                               Number(result.ratio.median()), Range(result.ratio));
@@ -108,7 +108,7 @@ std::string CasesText(const CpuBenchResult& all, const ThreadsResult& threads) {
   return text;
 }
 
-std::string CaseJson(const ThreadsResult& threads, const CaseResult& result) {
+std::string CaseJson(const CaseResult& result) {
   static constexpr const char* kKinds[] = {"prefill", "decode", "batch"};
   const double rate = result.tokens_per_second.median();
   std::string text = absl::StrFormat(
@@ -119,7 +119,8 @@ std::string CaseJson(const ThreadsResult& threads, const CaseResult& result) {
       Quoted(result.name), kKinds[static_cast<int>(result.kind)], result.tokens, result.context,
       result.sequences, SamplesJson(result.tokens_per_second), result.work.bytes,
       result.work.int8_ops, result.work.float_ops, result.work.bytes * rate / kGiga,
-      threads.ShareOfRead(result), result.work.ops() * rate / kGiga, threads.ShareOfPeak(result));
+      result.share_of_read.median(), result.work.ops() * rate / kGiga,
+      result.share_of_peak.median());
   if (!result.ratio.empty()) {
     text += absl::StrFormat(",\"peer_tokens_per_second\":%s,\"ratio\":%s",
                             SamplesJson(result.peer_tokens_per_second), SamplesJson(result.ratio));
@@ -149,7 +150,7 @@ std::string ThreadsJson(const ThreadsResult& threads) {
   }
   text += "]},\n \"cases\":[";
   for (size_t i = 0; i < threads.cases.size(); ++i) {
-    text += (i == 0 ? "\n  " : ",\n  ") + CaseJson(threads, threads.cases[i]);
+    text += (i == 0 ? "\n  " : ",\n  ") + CaseJson(threads.cases[i]);
   }
   return text + "]}";
 }
