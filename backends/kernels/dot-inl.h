@@ -79,17 +79,32 @@ HWY_INLINE bool UsesVnni(int vnni_bits) {
 #endif
 }
 
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+// Products of unsigned w and signed x, summed by pairs; the sums must fit in 16 bits.
+HWY_INLINE hn::Vec<D16> MultiplyPairs(V8 w, V8 x) {
+#if HWY_TARGET == HWY_AVX3
+  return hn::Vec<D16>{_mm512_maddubs_epi16(w.raw, x.raw)};
+#else
+  return hn::Vec<D16>{_mm256_maddubs_epi16(w.raw, x.raw)};
+#endif
+}
+
+HWY_INLINE VI SumPairs(hn::Vec<D16> a, hn::Vec<D16> b) {
+#if HWY_TARGET == HWY_AVX3
+  return VI{_mm512_madd_epi16(a.raw, b.raw)};
+#else
+  return VI{_mm256_madd_epi16(a.raw, b.raw)};
+#endif
+}
+#endif
+
 // sum + the products of each lane's four bytes; w is unsigned and at most 127. kVnni: by one
 // instruction, VNNI's or that of NEON's dot product.
 template <bool kVnni>
 HWY_INLINE VI DotUnsigned(VI sum, V8 w, V8 x) {
   if constexpr (kVnni) return DotVnni(sum, w, x);
-#if HWY_TARGET == HWY_AVX3
-  const __m512i pairs = _mm512_maddubs_epi16(w.raw, x.raw);
-  return hn::Add(sum, VI{_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))});
-#elif HWY_TARGET == HWY_AVX2
-  const __m256i pairs = _mm256_maddubs_epi16(w.raw, x.raw);
-  return hn::Add(sum, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return hn::Add(sum, SumPairs(MultiplyPairs(w, x), hn::Set(D16(), int16_t{1})));
 #elif HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
   const __m128i pairs = _mm_maddubs_epi16(w.raw, x.raw);
   return hn::Add(sum, VI{_mm_madd_epi16(pairs, _mm_set1_epi16(1))});
@@ -120,12 +135,9 @@ HWY_INLINE VI DotSigned(VI sum, V8 w, V8 x) {
 #if HWY_TARGET == HWY_AVX3
   const __m512i signed_x =
       _mm512_mask_sub_epi8(x.raw, _mm512_movepi8_mask(w.raw), _mm512_setzero_si512(), x.raw);
-  const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w.raw), signed_x);
-  return hn::Add(sum, VI{_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))});
+  return DotUnsigned<false>(sum, V8{_mm512_abs_epi8(w.raw)}, V8{signed_x});
 #elif HWY_TARGET == HWY_AVX2
-  const __m256i pairs =
-      _mm256_maddubs_epi16(_mm256_abs_epi8(w.raw), _mm256_sign_epi8(x.raw, w.raw));
-  return hn::Add(sum, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+  return DotUnsigned<false>(sum, V8{_mm256_abs_epi8(w.raw)}, V8{_mm256_sign_epi8(x.raw, w.raw)});
 #elif HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SSSE3
   const __m128i pairs = _mm_maddubs_epi16(_mm_abs_epi8(w.raw), _mm_sign_epi8(x.raw, w.raw));
   return hn::Add(sum, VI{_mm_madd_epi16(pairs, _mm_set1_epi16(1))});

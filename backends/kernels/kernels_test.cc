@@ -157,7 +157,7 @@ TEST(KernelsTest, MatMulOfEveryTypeAndTarget) {
 
 // Every tile and block size against one token at a time, to the bit.
 TEST(KernelsTest, MatMulOfManyTokensIsThatOfEach) {
-  constexpr size_t kRows = 53, kColumns = 768, kTokens = 103;
+  constexpr size_t kRows = 101, kColumns = 768, kTokens = 103;
   for (const Target& target : SupportedTargets()) {
     const ScopedTarget scoped(target);
     const Inputs inputs(kTokens, kColumns, false);
@@ -174,7 +174,7 @@ TEST(KernelsTest, MatMulOfManyTokensIsThatOfEach) {
         const Inputs one = inputs.Token(t);
         MatMul(matrix, 0, matrix.panels, one.view, 1, &one_by_one[t * stride], stride, true);
       }
-      for (const size_t tokens : {2u, 3u, 5u, 7u, 8u, 15u, 103u}) {
+      for (const size_t tokens : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 15u, 103u}) {
         std::vector<float> together(tokens * stride, 2.0f);
         MatMul(matrix, 0, 2, inputs.view, tokens, together.data(), stride, true);
         MatMul(matrix, 2, matrix.panels, inputs.view, tokens, together.data(), stride, true);

@@ -10,6 +10,8 @@
 #define RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_
 #endif
 
+#include <algorithm>
+
 #include "backends/kernels/dot-inl.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/weights-inl.h"
@@ -35,6 +37,9 @@ inline constexpr bool kHasTiles = true;
 #else
 inline constexpr bool kHasTiles = false;
 #endif
+
+// Tokens for which quantised weights go straight into registers.
+inline constexpr size_t kDirectTokens = HWY_TARGET == HWY_AVX3 ? 8 : 4;
 
 HWY_INLINE void StoreResult(VF value, float* to, bool add) {
   const DF df;
@@ -134,6 +139,31 @@ void FloatMatMul(const PackedMatrix& w, size_t first, size_t end, const Activati
 
 // ==== Quantised weights ====
 
+// Adds the products of a group with one token.
+template <class F, bool kVnni>
+HWY_INLINE void AddCodes(const V8 (&codes)[F::kGroup / 4], const int8_t* quants, VI& dots) {
+  constexpr size_t kCodes = F::kGroup / 4;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  if constexpr (!kVnni && !F::kSigned) {
+    constexpr size_t kChain = std::min(F::kChain, kCodes);
+    const auto ones = hn::Set(D16(), int16_t{1});
+    RETICLE_UNROLL for (size_t first = 0; first < kCodes; first += kChain) {
+      auto part = MultiplyPairs(codes[first], Broadcast4(quants + 4 * first));
+      RETICLE_UNROLL for (size_t j = first + 1; j < first + kChain; ++j) {
+        part = hn::Add(part, MultiplyPairs(codes[j], Broadcast4(quants + 4 * j)));
+      }
+      dots = hn::Add(dots, SumPairs(part, ones));
+    }
+    return;
+  }
+#endif
+  RETICLE_UNROLL for (size_t j = 0; j < kCodes; ++j) {
+    const V8 input = Broadcast4(quants + 4 * j);
+    dots = F::kSigned ? DotSigned<kVnni>(dots, codes[j], input)
+                      : DotUnsigned<kVnni>(dots, codes[j], input);
+  }
+}
+
 // The products of a group of kThreeBit with one token. Codes in bits 3 to 5 are left there, eight
 // times too large: one shift of their sum instead of one for each.
 template <bool kVnni>
@@ -155,6 +185,21 @@ HWY_INLINE void AddThreeBits(const int8_t* bytes, const int8_t* quants, VI& dots
   sum = add(sum, hn::Or(Field<6, 2, 0>(a), Field<6, 1, 2>(b)), 24);
   sum = add(sum, hn::Or(Field<6, 2, 0>(c), Field<7, 1, 2>(b)), 28);
   dots = hn::Add(sum, hn::ShiftRight<3>(eighths));
+}
+
+// The products of a group of nibbles with one token, likewise: the upper ones stay where they are
+// and count sixteen times. Only for VNNI, whose weights have all eight bits.
+HWY_INLINE void AddNibbles(const int8_t* bytes, const int8_t* quants, VI& dots) {
+  constexpr size_t kRowBytes = kPanelRows * 4;
+  const D8 d8;
+  const V8 low = hn::Set(d8, 0x0f);
+  VI sixteenths = hn::Zero(DI());
+  RETICLE_UNROLL for (size_t j = 0; j < 4; ++j) {
+    const V8 both = hn::LoadU(d8, bytes + j * kRowBytes);
+    dots = DotVnni(dots, hn::And(both, low), Broadcast4(quants + 4 * j));
+    sixteenths = DotVnni(sixteenths, hn::AndNot(low, both), Broadcast4(quants + 16 + 4 * j));
+  }
+  dots = hn::Add(dots, hn::ShiftRight<4>(sixteenths));
 }
 
 // Adds the products of one group (32 or 16 columns) to the float sums, and asks for the quants
@@ -186,18 +231,13 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
     const std::byte* of_vec = bytes + v * kLanes * 4;
     if constexpr (F::kThree && kTokens == 1) {
       AddThreeBits<kVnni>(reinterpret_cast<const int8_t*>(of_vec), quants, dots[v][0]);
+    } else if constexpr (F::kNibbles && kTokens == 1 && kVnni && kHasTiles) {
+      AddNibbles(reinterpret_cast<const int8_t*>(of_vec), quants, dots[v][0]);
     } else {
       V8 codes[F::kGroup / 4];
       LoadCodes<F>(of_vec, codes);
-      RETICLE_UNROLL for (size_t j = 0; j < F::kGroup / 4; ++j) {
-        RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
-          const V8 input = Broadcast4(quants + t * x.columns + j * 4);
-          if constexpr (F::kSigned) {
-            dots[v][t] = DotSigned<kVnni>(dots[v][t], codes[j], input);
-          } else {
-            dots[v][t] = DotUnsigned<kVnni>(dots[v][t], codes[j], input);
-          }
-        }
+      RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
+        AddCodes<F, kVnni>(codes, quants + t * x.columns, dots[v][t]);
       }
     }
   }
@@ -218,7 +258,8 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
   }
 }
 
-// kPanels panels side by side, so that their sums do not wait for each other.
+// kPanels panels side by side, so that their sums do not wait for each other and memory is read in
+// as many streams.
 template <class F, bool kVnni, size_t kPanels, size_t kVecs, size_t kTokens>
 HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const QuantizedRows& x,
                           size_t token, float* out, size_t out_stride, bool add) {
@@ -240,8 +281,10 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
     }
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
       const PanelView view(w, panel + p);
-      if constexpr (kTokens == 1) {
-        __builtin_prefetch(view.scales + (group + 2 * kGroupsAhead) * kScaleBytes);
+      if (token == 0 && group % (64 / kScaleBytes) == 0) {
+        const bool past = group + 2 * kGroupsAhead >= groups;
+        __builtin_prefetch(view.scales + (group + 2 * kGroupsAhead) * kScaleBytes +
+                           (past ? (kPanels - 1) * w.scales_stride : 0));
       }
       AddGroup<F, kVnni>(view, vec, x, token, group, ahead, sums[p]);
     }
@@ -256,39 +299,43 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
   }
 }
 
+// All panels with kTokens tokens.
 template <class F, bool kVnni, size_t kTokens>
-HWY_INLINE void QuantTokens(const PackedMatrix& w, size_t panel, const QuantizedRows& x,
-                            size_t token, float* out, size_t out_stride, bool add) {
-  constexpr size_t kVecs = kTokens == 1 ? kPanelVecs : 1;
-  for (size_t v = 0; v < kPanelVecs; v += kVecs) {
-    QuantTile<F, kVnni, 1, kVecs, kTokens>(w, panel, v, x, token, out, out_stride, add);
+HWY_NOINLINE void DirectTokens(const PackedMatrix& w, size_t first, size_t end,
+                               const QuantizedRows& x, size_t token, float* out, size_t out_stride,
+                               bool add) {
+  // As many streams as the hardware's prefetch makes the most of, while there are registers.
+  constexpr size_t kPanels = !kHasTiles     ? 1
+                             : F::kSigned   ? (kVnni || kTokens <= 2 ? 2 : 1)
+                             : kTokens == 1 ? 4
+                             : kTokens == 2 ? 2
+                                            : 1;
+  constexpr size_t kVecs = kHasTiles || kTokens == 1 ? kPanelVecs : 1;
+  size_t panel = first;
+  for (; panel + kPanels <= end; panel += kPanels) {
+    for (size_t v = 0; v < kPanelVecs; v += kVecs) {
+      QuantTile<F, kVnni, kPanels, kVecs, kTokens>(w, panel, v, x, token, out, out_stride, add);
+    }
+  }
+  if constexpr (kPanels > 1) {
+    for (; panel < end; ++panel) {
+      QuantTile<F, kVnni, 1, kVecs, kTokens>(w, panel, 0, x, token, out, out_stride, add);
+    }
   }
 }
 
-template <class F, bool kVnni>
+// `tokens` at a time, at most kMost.
+template <class F, bool kVnni, size_t kMost = kDirectTokens>
 HWY_INLINE void DirectMatMul(const PackedMatrix& w, size_t first, size_t end,
-                             const QuantizedRows& x, size_t tokens, float* out, size_t out_stride,
-                             bool add) {
-  size_t panel = first;
-  if (tokens == 1) {
-    if constexpr (kPanelVecs == 1) {
-      for (; panel + 2 <= end; panel += 2) {
-        QuantTile<F, kVnni, 2, 1, 1>(w, panel, 0, x, 0, out, out_stride, add);
-      }
+                             const QuantizedRows& x, size_t token, size_t tokens, float* out,
+                             size_t out_stride, bool add) {
+  if constexpr (kMost > 1) {
+    if (tokens < kMost) {
+      return DirectMatMul<F, kVnni, kMost - 1>(w, first, end, x, token, tokens, out, out_stride,
+                                               add);
     }
   }
-  for (; panel < end; ++panel) {
-    size_t t = 0;
-    if constexpr (!kHasTiles) {
-      for (; t + 4 <= tokens; t += 4) {
-        QuantTokens<F, kVnni, 4>(w, panel, x, t, out, out_stride, add);
-      }
-    }
-    for (; t + 2 <= tokens; t += 2) {
-      QuantTokens<F, kVnni, 2>(w, panel, x, t, out, out_stride, add);
-    }
-    if (t < tokens) QuantTokens<F, kVnni, 1>(w, panel, x, t, out, out_stride, add);
-  }
+  DirectTokens<F, kVnni, kMost>(w, first, end, x, token, out, out_stride, add);
 }
 
 }  // namespace reticle::backends::kernels::HWY_NAMESPACE

@@ -1,4 +1,6 @@
 // Products of packed weights with activations: matmul-inl.h for every format, dispatched.
+#include <algorithm>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backends/kernels/matmul.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -11,19 +13,23 @@
 HWY_BEFORE_NAMESPACE();
 namespace reticle::backends::kernels::HWY_NAMESPACE {
 
-// From how many tokens on weights are unpacked first.
-inline constexpr size_t kTileFrom = 3;
-
 template <PackedFormat kFormat, bool kVnni>
 void QuantMatMul(const PackedMatrix& w, size_t first, size_t end, const QuantizedRows& x,
                  size_t tokens, float* out, size_t out_stride, bool add) {
   using F = Format<kFormat>;
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  if (tokens >= kTileFrom && (kProductsOf<F, kVnni> != Products::kWide || x.wide != nullptr)) {
+  if (tokens > kDirectTokens && (kProductsOf<F, kVnni> != Products::kWide || x.wide != nullptr)) {
     return TileMatMul<F, kVnni>(w, first, end, x, tokens, out, out_stride, add);
   }
 #endif
-  DirectMatMul<F, kVnni>(w, first, end, x, tokens, out, out_stride, add);
+  // Panel by panel if there are more tokens, so that weights are read from memory once.
+  const size_t panels = tokens > kDirectTokens ? 1 : end - first;
+  for (size_t panel = first; panel < end; panel += panels) {
+    for (size_t t = 0; t < tokens; t += kDirectTokens) {
+      const size_t count = std::min(kDirectTokens, tokens - t);
+      DirectMatMul<F, kVnni>(w, panel, panel + panels, x, t, count, out, out_stride, add);
+    }
+  }
 }
 
 template <bool kVnni>

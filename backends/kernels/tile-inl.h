@@ -169,22 +169,6 @@ struct TileInput {
   size_t scale_stride;
 };
 
-HWY_INLINE hn::Vec<D16> MultiplyPairs(V8 w, V8 x) {
-#if HWY_TARGET == HWY_AVX3
-  return hn::Vec<D16>{_mm512_maddubs_epi16(w.raw, x.raw)};
-#else
-  return hn::Vec<D16>{_mm256_maddubs_epi16(w.raw, x.raw)};
-#endif
-}
-
-HWY_INLINE VI SumPairs(hn::Vec<D16> a, hn::Vec<D16> b) {
-#if HWY_TARGET == HWY_AVX3
-  return VI{_mm512_madd_epi16(a.raw, b.raw)};
-#else
-  return VI{_mm256_madd_epi16(a.raw, b.raw)};
-#endif
-}
-
 // Keeps the compiler from summing in another order, which it would do at the price of registers.
 template <class V>
 HWY_INLINE V InOrder(V sum) {
