@@ -205,8 +205,9 @@ HWY_INLINE void AddNibbles(const int8_t* bytes, const int8_t* quants, VI& dots) 
 // Adds the products of one group (32 or 16 columns) to the float sums, and asks for the quants
 // `ahead` bytes behind.
 template <class F, bool kVnni, size_t kVecs, size_t kTokens>
-HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x, size_t token,
-                         size_t group, size_t ahead, VF (&sums)[kVecs][kTokens]) {
+HWY_INLINE void AddGroup(const PanelView& w, const SuperScales (&super)[kVecs], size_t vec,
+                         const QuantizedRows& x, size_t token, size_t group, size_t ahead,
+                         VF (&sums)[kVecs][kTokens]) {
   constexpr size_t kRowBytes = kPanelRows * 4;
   const int8_t* quants = x.quants + token * x.columns + group * F::kGroup;
   const size_t scale_stride = x.columns / 32;
@@ -242,14 +243,14 @@ HWY_INLINE void AddGroup(const PanelView& w, size_t vec, const QuantizedRows& x,
     }
   }
   RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-    const VF scale = LoadScale<F>(w, group, (vec + v) * kLanes);
+    const VF scale = LoadScale<F>(w, group, (vec + v) * kLanes, super[v]);
     RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
       const VF scaled = hn::Mul(hn::ConvertTo(DF(), dots[v][t]), scale);
       const VF input = hn::Set(DF(), x.scales[cell + t * scale_stride]);
       sums[v][t] = hn::MulAdd(scaled, input, sums[v][t]);
     }
     if constexpr (F::kMin) {
-      const VF min = LoadMin<F>(w, group, (vec + v) * kLanes);
+      const VF min = LoadMin<F>(w, group, (vec + v) * kLanes, super[v]);
       RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
         const VF input = hn::Set(DF(), x.scaled_sums[cell + t * scale_stride]);
         sums[v][t] = hn::MulAdd(min, input, sums[v][t]);
@@ -272,21 +273,30 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
   const size_t groups = w.columns / F::kGroup;
   constexpr size_t kGroupsAhead = kPrefetchBytes / (F::kVectors * kPanelRows * 4);
   constexpr size_t kScaleBytes = kPanelRows * (F::kSuper ? 1 : 2);
-  for (size_t group = 0; group < groups; ++group) {
-    size_t ahead = 0;
-    if (token == 0) {
-      // Behind a panel's end comes the panel after the ones side by side.
-      const bool next = group + kGroupsAhead >= groups;
-      ahead = kPrefetchBytes + (next ? (kPanels - 1) * w.values_stride : 0);
-    }
+  const size_t together = F::kSuper ? 256 / F::kGroup : groups;
+  for (size_t begin = 0; begin < groups; begin += together) {
+    SuperScales supers[kPanels][kVecs];
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
-      const PanelView view(w, panel + p);
-      if (token == 0 && group % (64 / kScaleBytes) == 0) {
-        const bool past = group + 2 * kGroupsAhead >= groups;
-        __builtin_prefetch(view.scales + (group + 2 * kGroupsAhead) * kScaleBytes +
-                           (past ? (kPanels - 1) * w.scales_stride : 0));
+      RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
+        supers[p][v] = LoadSuper<F>(PanelView(w, panel + p), begin, (vec + v) * kLanes);
       }
-      AddGroup<F, kVnni>(view, vec, x, token, group, ahead, sums[p]);
+    }
+    for (size_t group = begin; group < std::min(groups, begin + together); ++group) {
+      size_t ahead = 0;
+      if (token == 0) {
+        // Behind a panel's end comes the panel after the ones side by side.
+        const bool next = group + kGroupsAhead >= groups;
+        ahead = kPrefetchBytes + (next ? (kPanels - 1) * w.values_stride : 0);
+      }
+      RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
+        const PanelView view(w, panel + p);
+        if (token == 0 && group % (64 / kScaleBytes) == 0) {
+          const bool past = group + 2 * kGroupsAhead >= groups;
+          __builtin_prefetch(view.scales + (group + 2 * kGroupsAhead) * kScaleBytes +
+                             (past ? (kPanels - 1) * w.scales_stride : 0));
+        }
+        AddGroup<F, kVnni>(view, supers[p], vec, x, token, group, ahead, sums[p]);
+      }
     }
   }
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {

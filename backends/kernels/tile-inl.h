@@ -147,12 +147,13 @@ HWY_NOINLINE void Unpack(const PackedMatrix& w, size_t panel, size_t first_group
             hn::Store(hn::Xor(codes[j], flip), d8, block.codes + (at * kVecs + vec) * kBytes);
           }
         }
-        const VF scale = LoadScale<F>(view, group, v * kLanes);
+        const SuperScales super = LoadSuper<F>(view, group, v * kLanes);
+        const VF scale = LoadScale<F>(view, group, v * kLanes, super);
         hn::Store(scale, DF(), &block.scales[g][vec * kLanes]);
         hn::Store(hn::Mul(scale, hn::Set(DF(), -kIntegerBase)), DF(),
                   &block.offsets[g][vec * kLanes]);
         if constexpr (F::kMin) {
-          hn::Store(LoadMin<F>(view, group, v * kLanes), DF(), &block.mins[g][vec * kLanes]);
+          hn::Store(LoadMin<F>(view, group, v * kLanes, super), DF(), &block.mins[g][vec * kLanes]);
         }
       }
     }

@@ -82,22 +82,36 @@ struct PanelView {
         super_mins(w.super_mins + panel * w.super_stride) {}
 };
 
+// The factors of 256 columns' scales and minima; unused but for kSuper.
+struct SuperScales {
+  VF scale;
+  VF min;
+};
+
 template <class F>
-HWY_INLINE VF LoadScale(const PanelView& w, size_t group, size_t lane) {
+HWY_INLINE SuperScales LoadSuper(const PanelView& w, size_t group, size_t lane) {
+  SuperScales super = {hn::Zero(DF()), hn::Zero(DF())};
   if constexpr (F::kSuper) {
-    const size_t super = group * F::kGroup / 256;
-    return hn::Mul(LoadHalves(w.super_scales, super * kPanelRows + lane),
-                   LoadInt8(w.scales, group * kPanelRows + lane));
+    const size_t at = group * F::kGroup / 256 * kPanelRows + lane;
+    super.scale = LoadHalves(w.super_scales, at);
+    if constexpr (F::kMin) super.min = LoadHalves(w.super_mins, at);
+  }
+  return super;
+}
+
+template <class F>
+HWY_INLINE VF LoadScale(const PanelView& w, size_t group, size_t lane, const SuperScales& super) {
+  if constexpr (F::kSuper) {
+    return hn::Mul(super.scale, LoadInt8(w.scales, group * kPanelRows + lane));
   } else {
     return LoadHalves(w.scales, group * kPanelRows + lane);
   }
 }
 
 template <class F>
-HWY_INLINE VF LoadMin(const PanelView& w, size_t group, size_t lane) {
+HWY_INLINE VF LoadMin(const PanelView& w, size_t group, size_t lane, const SuperScales& super) {
   if constexpr (F::kSuper) {
-    return hn::Mul(LoadHalves(w.super_mins, group / 8 * kPanelRows + lane),
-                   LoadUint8(w.mins, group * kPanelRows + lane));
+    return hn::Mul(super.min, LoadUint8(w.mins, group * kPanelRows + lane));
   } else {
     return LoadHalves(w.mins, group * kPanelRows + lane);
   }

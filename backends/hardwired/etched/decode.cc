@@ -66,7 +66,12 @@ HWY_INLINE void Tile(const PackedMatrix& w, size_t panel, const QuantizedRows& x
   }
   for (size_t group = 0; group < kColumns / F::kGroup; ++group) {
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
-      k::AddGroup<F, kVnni>(k::PanelView(w, panel + p), 0, x, 0, group, k::kPrefetchBytes, sums[p]);
+      const k::PanelView view(w, panel + p);
+      k::SuperScales super[k::kPanelVecs];
+      RETICLE_UNROLL for (size_t v = 0; v < k::kPanelVecs; ++v) {
+        super[v] = k::LoadSuper<F>(view, group, v * k::kLanes);
+      }
+      k::AddGroup<F, kVnni>(view, super, 0, x, 0, group, k::kPrefetchBytes, sums[p]);
     }
   }
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
