@@ -93,14 +93,19 @@ struct alignas(64) Block {
   float sums[kMaxChunkTokens][kTileRows];
 };
 
-// Lines of weights to ask memory for, some with each group that a tile computes.
+// Lines of each of a tile's panels to ask memory for, some with each group that a tile computes.
 struct Prefetch {
   const std::byte* at = nullptr;
   const std::byte* end = nullptr;
-  size_t lines = 0;  // a time
+  size_t stride = 0;  // to the next panel; 0: there is none
+  size_t lines = 0;   // a time
 
   HWY_INLINE void Step() {
-    for (size_t i = 0; i < lines && at < end; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+    for (size_t i = 0; i < lines && at < end; ++i, at += 64) {
+      RETICLE_UNROLL for (size_t p = 0; p < kTilePanels; ++p) {
+        __builtin_prefetch(at + p * stride, 0, 2);
+      }
+    }
   }
 };
 
@@ -374,12 +379,13 @@ HWY_NOINLINE void TilePanels(const PackedMatrix& w, size_t panel, size_t next_pa
     const size_t count = std::min(kBlockGroups, groups - first);
     Unpack<F, T, kPanels>(w, panel, first, count, block);
     SetStarts<T>(x, token, tokens, first, count, block);
-    // One panel's next block while the other's is prefetched by the hardware, which follows it.
+    // The next block of these panels, or the first of those behind them.
     const bool last = first + kBlockGroups >= groups;
     const size_t following = last ? next_panel : panel;
     const size_t next_first = last ? 0 : first + kBlockGroups;
     Prefetch prefetch;
     if (following < w.panels) {
+      prefetch.stride = following + kTilePanels <= w.panels ? w.values_stride : 0;
       const std::byte* values = w.values + following * w.values_stride;
       prefetch.at = values + next_first * kGroupBytes;
       prefetch.end = values + std::min(groups, next_first + kBlockGroups) * kGroupBytes;
