@@ -1,8 +1,8 @@
 // Products of packed weights with few activations, for each instruction set, the weights taken from
-// memory once and straight into registers. Included once for every target by Highway. A tile is a
-// vector of rows or some times some tokens; the sum of an element runs over the columns in order,
-// in integers within a group of 32 (or 16) and in floats across groups, so tiles of any shape, and
-// those of tile-inl.h, give the same result.
+// memory once and straight into registers. Included once for every target by Highway. A tile is
+// some panels, or a vector of rows of one, times some tokens; the sum of an element runs over the
+// columns in order, in integers within a group of 32 (or 16) and in floats across groups, so tiles
+// of any shape, and those of tile-inl.h, give the same result.
 #if defined(RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_
 #undef RETICLE_BACKENDS_KERNELS_MATMUL_INL_H_
@@ -334,7 +334,7 @@ HWY_NOINLINE void DirectTokens(const PackedMatrix& w, size_t first, size_t end,
   }
 }
 
-// `tokens` at a time, at most kMost.
+// Likewise with 1 to kMost tokens, which are known at run time only.
 template <class F, bool kVnni, size_t kMost = kDirectTokens>
 HWY_INLINE void DirectMatMul(const PackedMatrix& w, size_t first, size_t end,
                              const QuantizedRows& x, size_t token, size_t tokens, float* out,
