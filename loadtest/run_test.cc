@@ -21,8 +21,11 @@
 namespace reticle::loadtest {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::Ge;
 using ::testing::HasSubstr;
+using ::testing::Le;
 using ::testing::Pair;
 
 // Answers every request on a listening socket as `serve` says: it gets the request's body and
@@ -168,7 +171,9 @@ TEST(RunTest, ClosedLoopCountsEveryRequestAndToken) {
   ExpectAllServed(report, 200, 5);
   EXPECT_EQ(report.completion_events, 1000);
   EXPECT_DOUBLE_EQ(report.chunks_per_token, 1);
-  EXPECT_EQ(report.connections, 8);
+  // A connection a user, kept; one thread's users may have made all requests before the other
+  // began.
+  EXPECT_THAT(report.connections, AllOf(Ge(4), Le(8)));
   EXPECT_EQ(report.summaries.at("ttft").count, 200u);
   EXPECT_EQ(report.summaries.at("itl").count, 800u);
   EXPECT_EQ(report.threads.size(), 2u);
