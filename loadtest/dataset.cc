@@ -2,10 +2,9 @@
 
 #include <simdjson.h>
 
-#include <fstream>
-#include <iterator>
 #include <utility>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "loadtest/text.h"
 
@@ -81,9 +80,7 @@ absl::StatusOr<std::vector<RecordedConversation>> ParseShareGpt(std::string_view
 }
 
 absl::StatusOr<std::vector<RecordedConversation>> LoadShareGpt(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("dataset file %s cannot be read", path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("dataset file", path));
   return ParseShareGpt(text, path);
 }
 

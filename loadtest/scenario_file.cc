@@ -1,8 +1,6 @@
 #include <toml++/toml.h>
 
-#include <fstream>
-#include <iterator>
-
+#include "base/file.h"
 #include "base/status.h"
 #include "loadtest/embedded_files.h"
 #include "loadtest/scenario.h"
@@ -93,9 +91,7 @@ absl::Status LoadScenarioByName(const std::string& name_or_path, Scenario& scena
     return NotFoundError("there is no scenario \"%s\"; there are %s, or the path of a .toml file",
                          name_or_path, names);
   }
-  std::ifstream file(name_or_path, std::ios::binary);
-  if (!file) return NotFoundError("scenario file %s cannot be read", name_or_path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("scenario file", name_or_path));
   return LoadScenario(text, name_or_path, scenario);
 }
 

@@ -3,10 +3,9 @@
 #include <simdjson.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "loadtest/text.h"
 
@@ -85,9 +84,7 @@ absl::StatusOr<Trace> ParseTrace(std::string_view text, const std::string& origi
 }
 
 absl::StatusOr<Trace> LoadTrace(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("trace file %s cannot be read", path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("trace file", path));
   return ParseTrace(text, path);
 }
 

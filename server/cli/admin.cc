@@ -26,8 +26,9 @@ absl::StatusOr<std::string> ReadToken(const ServeOptions& options) {
   std::ifstream file(options.admin_token_file, std::ios::binary);
   std::string token;
   if (!file || !std::getline(file, token) || token.empty() || token.size() > kMostTokenBytes) {
-    return InvalidArgumentError("--admin-token-file %s cannot be read or holds no token",
-                                options.admin_token_file);
+    return InvalidArgumentError(
+        "--admin-token-file %s cannot be read, or its first line has %d bytes; a token has 1 to %d",
+        options.admin_token_file, token.size(), kMostTokenBytes);
   }
   while (!token.empty() && (token.back() == '\r' || token.back() == ' ')) token.pop_back();
   return token;

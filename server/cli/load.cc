@@ -6,8 +6,8 @@
 #include <csignal>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "loadtest/compare.h"
 #include "loadtest/report.h"
@@ -34,12 +34,6 @@ void HandleSignals() {
 int Complain(const absl::Status& status, int exit) {
   std::fprintf(stderr, "reticle load: %s\n", std::string(status.message()).c_str());
   return exit;
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("%s cannot be read", path);
-  return std::string{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
 absl::Status WriteFile(const std::string& path, const std::string& text) {
@@ -73,9 +67,9 @@ int RunNullServer(const LoadOptions& options) {
 }
 
 int RunCompare(const LoadOptions& options) {
-  const auto before = ReadFile(options.compare[0]);
+  const auto before = ReadFile("report", options.compare[0]);
   if (!before.ok()) return Complain(before.status(), kLoadUsage);
-  const auto after = ReadFile(options.compare[1]);
+  const auto after = ReadFile("report", options.compare[1]);
   if (!after.ok()) return Complain(after.status(), kLoadUsage);
   const auto comparison =
       loadtest::CompareReports(*before, options.compare[0], *after, options.compare[1]);

@@ -4,12 +4,11 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <sstream>
 #include <utility>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "server/telemetry/telemetry.h"
@@ -254,9 +253,7 @@ absl::Status LoadTable(const toml::table& table, const std::string& prefix,
 }
 
 absl::Status LoadFile(const std::string& path, const std::vector<Setting>& settings) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("config file %s cannot be read", path);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("config file", path));
   try {
     const absl::Status status = LoadTable(toml::parse(text), "", settings);
     if (!status.ok()) return InvalidArgumentError("config file %s: %s", path, status.message());

@@ -5,12 +5,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <sstream>
 #include <string_view>
 
 #include "backends/kernels/thread_pool.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "models/gguf.h"
 #include "server/cli/embedded_model.h"
@@ -52,14 +52,6 @@ class ProgressBar {
   int percent_ = -1;
 };
 
-absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("cannot open '%s'", path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
-}
-
 absl::Status FillTexts(const TapeoutCommand& command, const models::GgufFile& model,
                        TapeoutOptions& options) {
   ASSIGN_OR_RETURN(const auto tokenizer, tokenizer::Tokenizer::Create(model));
@@ -72,7 +64,7 @@ absl::Status FillTexts(const TapeoutCommand& command, const models::GgufFile& mo
       out = TokenizeTexts(built_in, *tokenizer, piece);
       return absl::OkStatus();
     }
-    ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+    ASSIGN_OR_RETURN(const std::string text, ReadFile("text file", path));
     out = TokenizeTexts(text, *tokenizer, piece);
     if (out.empty()) return InvalidArgumentError("'%s' holds no text of two tokens", path);
     return absl::OkStatus();

@@ -3,22 +3,13 @@
 #include <grpc/grpc.h>
 #include <openssl/ssl.h>
 
-#include <fstream>
-#include <sstream>
 #include <utility>
 
+#include "base/file.h"
 #include "base/status.h"
 
 namespace reticle::server {
 namespace {
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFoundError("cannot open %s", path);
-  std::ostringstream content;
-  content << file.rdbuf();
-  return std::move(content).str();
-}
 
 // Whether they belong together: gRPC only logs it when they do not.
 absl::Status CheckPair(const std::string& certificate_path, const std::string& key_path) {
@@ -54,8 +45,8 @@ TlsCredentials::~TlsCredentials() {
 
 absl::Status TlsCredentials::Reload() {
   RETURN_IF_ERROR(CheckPair(certificate_path_, key_path_));
-  ASSIGN_OR_RETURN(std::string certificate, ReadFile(certificate_path_));
-  ASSIGN_OR_RETURN(std::string key, ReadFile(key_path_));
+  ASSIGN_OR_RETURN(std::string certificate, ReadFile("TLS certificate", certificate_path_));
+  ASSIGN_OR_RETURN(std::string key, ReadFile("TLS key", key_path_));
   MutexLock lock(mutex_);
   certificate_ = std::move(certificate);
   key_ = std::move(key);

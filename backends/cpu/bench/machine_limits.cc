@@ -65,8 +65,7 @@ uint64_t RoundsFor(const PeakKernel& kernel) {
 }  // namespace
 
 LimitsNow LimitsNow::Mean(const LimitsNow& a, const LimitsNow& b) {
-  return {(a.memory_bytes_per_second + b.memory_bytes_per_second) / 2,
-          (a.weights_bytes_per_second + b.weights_bytes_per_second) / 2,
+  return {(a.weights_bytes_per_second + b.weights_bytes_per_second) / 2,
           (a.int8_ops_per_second + b.int8_ops_per_second) / 2,
           (a.float_ops_per_second + b.float_ops_per_second) / 2};
 }
@@ -126,7 +125,7 @@ double LimitMeter::SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLim
 LimitsNow LimitMeter::Sample(kernels::ThreadPool& pool, MachineLimits* limits) {
   limits->threads = pool.threads();
   LimitsNow sample;
-  sample.memory_bytes_per_second = SampleRead(pool, memory_.size(), &limits->memory);
+  SampleRead(pool, memory_.size(), &limits->memory);
   sample.weights_bytes_per_second = SampleRead(pool, weight_bytes_, &limits->weights);
   size_t next = 0;
   for (const PeakKernel& kernel : PeakKernels()) {

@@ -26,9 +26,8 @@ struct PeakLimit {
   Samples ops_per_second;
 };
 
-// All limits at one time, of the best instruction set.
+// What bounds the model at one time, with the best instruction set.
 struct LimitsNow {
-  double memory_bytes_per_second = 0;
   double weights_bytes_per_second = 0;
   double int8_ops_per_second = 0;
   double float_ops_per_second = 0;
@@ -62,7 +61,7 @@ class LimitMeter {
 
  private:
   LimitMeter() = default;
-  // Returns what it adds to `limit`.
+  // Returns what it adds to `limit`, bytes a second.
   double SampleRead(kernels::ThreadPool& pool, uint64_t bytes, ReadLimit* limit);
 
   kernels::AlignedMemory memory_;

@@ -2,14 +2,11 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include "backends/hardwired/profiles/built_in_profiles.h"
 #include "backends/hardwired/profiles/profile.h"
+#include "base/file.h"
 #include "base/status.h"
 
 namespace reticle::backends::hardwired {
@@ -275,12 +272,8 @@ absl::StatusOr<Profile> LoadProfile(std::string_view name_or_path) {
     return NotFoundError("profile \"%s\" is not known; it must be the path of a .toml file or %s",
                          name_or_path, names);
   }
-  std::ifstream file{std::string(name_or_path)};
-  if (!file) return NotFoundError("profile %s: %s", name_or_path, std::strerror(errno));
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (file.bad()) return InternalError("profile %s cannot be read", name_or_path);
-  return ParseProfile(text.str(), name_or_path);
+  ASSIGN_OR_RETURN(const std::string text, ReadFile("profile", std::string(name_or_path)));
+  return ParseProfile(text, name_or_path);
 }
 
 std::vector<std::string> BuiltInProfileNames() {
