@@ -13,6 +13,11 @@ using models::LlamaConfig;
 
 // Queries that share one reading of keys and values, at most; at least a group's heads.
 constexpr size_t kAttentionRows = 16;
+// A product with few tokens, which waits for memory, leaves one in kSharedPart panels to whoever is
+// done first, in runs of at least kRunBytes of weights, which outlast taking a ticket by far.
+constexpr size_t kSharedTokens = 32;
+constexpr size_t kSharedPart = 4;
+constexpr size_t kRunBytes = size_t{64} << 10;
 // Batches with fewer heads to attend with for each thread split positions, too.
 constexpr size_t kUnitsPerThread = 4;
 
@@ -202,19 +207,29 @@ void Forward::Normalize(int worker, const float* weight, bool quantize) {
 
 void Forward::ProjectQkv(int worker, const ModelLayer& layer) {
   const size_t total = layer.q.panels + layer.k.panels + layer.v.panels;
-  auto [first, end] = StaticRange(total, worker, pool_.threads());
   const std::pair<const PackedMatrix*, const Buffer*> parts[] = {
       {&layer.q, &q_}, {&layer.k, &k_}, {&layer.v, &v_}};
-  size_t begin = 0;  // of the part among all panels
-  for (const auto& [matrix, out] : parts) {
-    const size_t from = std::max(first, begin);
-    const size_t to = std::min(end, begin + matrix->panels);
-    if (from < to) {
-      MatMul(*matrix, from - begin, to - begin, normed(worker).view(), batch_.size(), out->floats,
-             out->stride, false);
+  SplitPanels(worker, total, layer.q.values_stride, batch_.size(), [&](size_t first, size_t end) {
+    size_t begin = 0;  // of the part among all panels
+    for (const auto& [matrix, out] : parts) {
+      const size_t from = std::max(first, begin);
+      const size_t to = std::min(end, begin + matrix->panels);
+      if (from < to) {
+        MatMul(*matrix, from - begin, to - begin, normed(worker).view(), batch_.size(), out->floats,
+               out->stride, false);
+      }
+      begin += matrix->panels;
     }
-    begin += matrix->panels;
-  }
+  });
+}
+
+void Forward::SplitPanels(int worker, size_t panels, size_t panel_bytes, size_t tokens,
+                          absl::FunctionRef<void(size_t, size_t)> product) {
+  // Four panels lie side by side in a product (matmul-inl.h), two in one with many tokens.
+  const size_t run = std::max<size_t>(RoundUp(kRunBytes / panel_bytes + 1, 4), tokens > 8 ? 16 : 4);
+  size_t shared = tokens <= kSharedTokens ? panels / kSharedPart / run * run : 0;
+  if (shared < run * pool_.threads()) shared = 0;
+  pool_.Split(worker, panels, shared, run, product);
 }
 
 void Forward::RotateAndStore(int worker, size_t layer) {
@@ -360,31 +375,40 @@ void Forward::GateAndUp(int worker, const ModelLayer& layer, size_t index) {
   const size_t tokens = batch_.size();
   const size_t ffn = model_.config().ffn_dim;
   // Pairs of panels: whole groups of 32 activations.
-  const auto [first, end] = StaticRange((layer.gate.panels + 1) / 2, worker, pool_.threads());
-  const size_t end_panel = std::min(2 * end, layer.gate.panels);
-  if (first < end) {
+  const size_t pairs = (layer.gate.panels + 1) / 2;
+  const auto multiply = [&](size_t first, size_t end) {
+    const size_t end_panel = std::min(2 * end, layer.gate.panels);
     const Activations x = normed(worker).view();
     MatMul(layer.gate, 2 * first, end_panel, x, tokens, gate_.floats, gate_.stride, false);
     MatMul(layer.up, 2 * first, end_panel, x, tokens, up_.floats, up_.stride, false);
-  }
-  if (adapted_) pool_.Barrier();
+  };
+  const bool quantize = NeedsInts({&layer.down});
+  const auto activate = [&](size_t first, size_t end) {
+    const size_t from = 32 * first;
+    const size_t to = std::min(32 * end, ffn);
+    for (size_t t = 0; t < tokens; ++t) {
+      SwiGlu(gate_.row(t) + from, up_.row(t) + from, to - from, gate_.row(t) + from);
+      if (quantize) QuantizeColumns(gate_.row(t), from, to, t, gate_.quantized);
+    }
+  };
+  SplitPanels(worker, pairs, 4 * layer.gate.values_stride, tokens, [&](size_t first, size_t end) {
+    multiply(first, end);
+    if (!adapted_) activate(first, end);
+  });
+  if (!adapted_) return;
+  pool_.Barrier();
   Adapt(worker, &AdapterLayer::gate, index, normed_, gate_);
   Adapt(worker, &AdapterLayer::up, index, normed_, up_);
-  if (first >= end) return;
-  const size_t from = 32 * first;
-  const size_t to = std::min(32 * end, ffn);
-  const bool quantize = NeedsInts({&layer.down});
-  for (size_t t = 0; t < tokens; ++t) {
-    SwiGlu(gate_.row(t) + from, up_.row(t) + from, to - from, gate_.row(t) + from);
-    if (quantize) QuantizeColumns(gate_.row(t), from, to, t, gate_.quantized);
-  }
+  const auto [first, end] = StaticRange(pairs, worker, pool_.threads());
+  if (first < end) activate(first, end);
 }
 
 void Forward::AddProduct(int worker, const PackedMatrix& weights, const Buffer& input) {
-  const auto [first, end] = StaticRange(weights.panels, worker, pool_.threads());
-  if (first >= end) return;
-  MatMul(weights, first, end, input.view(), batch_.size(), residual_.floats, residual_.stride,
-         true);
+  SplitPanels(worker, weights.panels, weights.values_stride, batch_.size(),
+              [&](size_t first, size_t end) {
+                MatMul(weights, first, end, input.view(), batch_.size(), residual_.floats,
+                       residual_.stride, true);
+              });
 }
 
 void Forward::ComputeLogits(int worker) {
@@ -404,10 +428,9 @@ void Forward::ComputeLogits(int worker) {
   }
   if (!alone_) pool_.Barrier();
   Observe(worker, 0, ForwardInput::kOutput, normed_, rows);
-  const auto [first, end] = StaticRange(output.panels, worker, pool_.threads());
-  if (first < end) {
+  SplitPanels(worker, output.panels, output.values_stride, rows, [&](size_t first, size_t end) {
     MatMul(output, first, end, input.view(), rows, logits_, logits_stride_, false);
-  }
+  });
   if (!adapted_) return;
   pool_.Barrier();
   for (size_t r = first_row; r < end_row; ++r) {

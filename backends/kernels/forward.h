@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "backends/kernels/adapter.h"
 #include "backends/kernels/aligned_memory.h"
@@ -103,6 +104,9 @@ class Forward {
   void Normalize(int worker, const float* weight, bool quantize);
   const Buffer& normed(int worker) const { return alone_ ? own_normed_[worker] : normed_; }
   void ProjectQkv(int worker, const ModelLayer& layer);
+  // Hands out the panels of a product with `tokens` tokens, each of which reads `panel_bytes`.
+  void SplitPanels(int worker, size_t panels, size_t panel_bytes, size_t tokens,
+                   absl::FunctionRef<void(size_t first, size_t end)> product);
   void RotateAndStore(int worker, size_t layer);
   // How many tokens from batch_[first] on follow each other in one sequence, as far as they are
   // attended with together.

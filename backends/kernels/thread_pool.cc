@@ -49,6 +49,7 @@ void SpinBarrier::Wait() {
   const uint32_t generation = generation_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
     arrived_.store(0, std::memory_order_relaxed);
+    tickets_.store(0, std::memory_order_relaxed);
     // seq_cst: notify_all first looks whether anybody waits, and that look must not overtake the
     // store, or a thread that goes to sleep in between sleeps for ever.
     generation_.store(generation + 1, std::memory_order_seq_cst);

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "backends/kernels/aligned_memory.h"
@@ -71,6 +72,48 @@ TEST(ThreadPoolTest, StaticRangesCoverEverythingOnce) {
       EXPECT_EQ(next, count);
     }
   }
+}
+
+TEST(ThreadPoolTest, ASplitCoversEverythingOnceWhoeverIsSlow) {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (const auto& [count, shared, grain] :
+         {std::tuple{100u, 40u, 7u}, {64u, 64u, 1u}, {50u, 0u, 4u}, {0u, 0u, 4u}, {3u, 1u, 8u}}) {
+      std::vector<std::atomic<int>> done(count);
+      std::vector<size_t> of_worker(threads);
+      constexpr int kRounds = 20;
+      pool.Run([&](int worker) {
+        for (int round = 0; round < kRounds; ++round) {
+          pool.Split(worker, count, shared, grain, [&](size_t first, size_t end) {
+            ASSERT_LT(first, end);
+            for (size_t i = first; i < end; ++i) ++done[i];
+            of_worker[worker] += end - first;
+            if (worker == round % threads) std::this_thread::yield();
+          });
+          pool.Barrier();
+        }
+      });
+      for (const std::atomic<int>& times : done) ASSERT_EQ(times.load(), kRounds);
+      const size_t own = threads > 1 ? (count - shared) / threads : count;
+      for (const size_t units : of_worker) EXPECT_GE(units, own * kRounds);
+    }
+  }
+}
+
+// What a worker leaves because it is held up is done by the other.
+TEST(ThreadPoolTest, TheSharedPartOfASplitIsDoneByWhoeverIsFree) {
+  ThreadPool pool(2);
+  std::atomic<size_t> by_other{0};
+  pool.Run([&](int worker) {
+    pool.Split(worker, 100, 80, 10, [&](size_t first, size_t end) {
+      if (worker == 1) {
+        by_other += end - first;
+        return;
+      }
+      while (by_other < 90) std::this_thread::yield();  // in its own range of ten
+    });
+  });
+  EXPECT_EQ(by_other.load(), 90u);
 }
 
 // The state of a thread by the system: 'S' when it sleeps.
