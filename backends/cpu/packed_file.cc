@@ -26,7 +26,7 @@ namespace {
 
 constexpr char kMagic[8] = {'R', 'E', 'T', 'P', 'A', 'C', 'K', '\n'};
 // Of the layout in backends/kernels/packed_matrix.h, too: to be raised when that changes.
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 // Weights begin at a page.
 constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kChunkBytes = size_t{16} << 20;

@@ -147,6 +147,10 @@ TEST(KernelsTest, MatMulOfEveryTypeAndTarget) {
       CheckMatMul(type, 16, 256, 2, true);
       CheckMatMul(type, 16, 256, 1, true);
       CheckMatMul(type, 48, 1024, 6, true);
+      if (models::Traits(type).elements == 256) continue;
+      CheckMatMul(type, 70, 608, 1, false);  // half a unit at the end
+      CheckMatMul(type, 37, 608, 15, false);
+      CheckMatMul(type, 16, 32, 1, true);
     }
     for (const TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16}) {
       CheckMatMul(type, 21, 3, 5, false);
@@ -199,7 +203,9 @@ TEST(KernelsTest, PackedWeightsAreAsSmallAsTheFile) {
 // Random groups of an image's format; also that they read back as they were put.
 void CheckImageMatMul(PackedFormat format, size_t rows, size_t columns, size_t tokens,
                       bool extreme) {
-  const int limit = format == PackedFormat::kInt8 ? 128 : format == PackedFormat::kSixBit ? 32 : 4;
+  const int limit = format == PackedFormat::kImageInt8 ? 128
+                    : format == PackedFormat::kSixBit  ? 32
+                                                       : 4;
   std::mt19937 random(static_cast<uint32_t>(format) + 5);
   std::vector<std::byte> memory(PackedBytes(format, rows, columns) + 64);
   std::byte* aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
@@ -211,10 +217,10 @@ void CheckImageMatMul(PackedFormat format, size_t rows, size_t columns, size_t t
       const int code = static_cast<int>(random() % (2 * static_cast<unsigned>(limit))) - limit;
       q = static_cast<int8_t>(extreme ? -limit : code);
     }
-    const bool shares_scale = format != PackedFormat::kInt8 && i % groups % 8 != 0;
+    const bool shares_scale = format != PackedFormat::kImageInt8 && i % groups % 8 != 0;
     put[i].scale = shares_scale ? put[i - 1].scale
                                 : models::FloatToHalf(0.01f * static_cast<float>(random() % 9 + 1));
-    put[i].sub_scale = format == PackedFormat::kInt8 ? 1 : static_cast<int8_t>(random());
+    put[i].sub_scale = format == PackedFormat::kImageInt8 ? 1 : static_cast<int8_t>(random());
     PutGroup(matrix, i / groups, i % groups, put[i]);
   }
   const Inputs inputs(tokens, columns, extreme);
@@ -252,7 +258,7 @@ TEST(KernelsTest, MatMulOfImageFormatsOnEveryTarget) {
   for (const Target& target : SupportedTargets()) {
     const ScopedTarget scoped(target);
     for (const PackedFormat format :
-         {PackedFormat::kInt8, PackedFormat::kSixBit, PackedFormat::kThreeBit}) {
+         {PackedFormat::kImageInt8, PackedFormat::kSixBit, PackedFormat::kThreeBit}) {
       CheckImageMatMul(format, 70, 512, 1, false);
       CheckImageMatMul(format, 37, 288, 15, false);
       CheckImageMatMul(format, 16, 32, 2, true);

@@ -202,10 +202,10 @@ HWY_INLINE void AddNibbles(const int8_t* bytes, const int8_t* quants, VI& dots) 
   dots = hn::Add(dots, hn::ShiftRight<4>(sixteenths));
 }
 
-// Adds the products of one group (32 or 16 columns) to the float sums, and asks for the quants
+// Adds the products of one group (32 or 16 columns) to the float sums, and asks for the weights
 // `ahead` bytes behind.
 template <class F, bool kVnni, size_t kVecs, size_t kTokens>
-HWY_INLINE void AddGroup(const PanelView& w, const SuperScales (&super)[kVecs], size_t vec,
+HWY_INLINE void AddGroup(const GroupView& w, const SuperScales (&super)[kVecs], size_t vec,
                          const QuantizedRows& x, size_t token, size_t group, size_t ahead,
                          VF (&sums)[kVecs][kTokens]) {
   constexpr size_t kRowBytes = kPanelRows * 4;
@@ -224,7 +224,12 @@ HWY_INLINE void AddGroup(const PanelView& w, const SuperScales (&super)[kVecs], 
     }
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) dots[v][t] = start;
   }
-  const std::byte* bytes = w.values + group * F::kVectors * kRowBytes + vec * kLanes * 4;
+  if (F::kUnits && group % F::kUnitGroups == 0) {
+    RETICLE_UNROLL for (size_t i = 0; i < F::kUnit.quants; i += 64) {
+      __builtin_prefetch(w.super_scales + i + ahead);
+    }
+  }
+  const std::byte* bytes = w.quants + vec * kLanes * 4;
   RETICLE_UNROLL for (size_t i = 0; i < F::kVectors; ++i) {
     __builtin_prefetch(bytes + i * kRowBytes + ahead);
   }
@@ -243,14 +248,14 @@ HWY_INLINE void AddGroup(const PanelView& w, const SuperScales (&super)[kVecs], 
     }
   }
   RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-    const VF scale = LoadScale<F>(w, group, (vec + v) * kLanes, super[v]);
+    const VF scale = LoadScale<F>(w, (vec + v) * kLanes, super[v]);
     RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
       const VF scaled = hn::Mul(hn::ConvertTo(DF(), dots[v][t]), scale);
       const VF input = hn::Set(DF(), x.scales[cell + t * scale_stride]);
       sums[v][t] = hn::MulAdd(scaled, input, sums[v][t]);
     }
     if constexpr (F::kMin) {
-      const VF min = LoadMin<F>(w, group, (vec + v) * kLanes, super[v]);
+      const VF min = LoadMin<F>(w, (vec + v) * kLanes, super[v]);
       RETICLE_UNROLL for (size_t t = 0; t < kTokens; ++t) {
         const VF input = hn::Set(DF(), x.scaled_sums[cell + t * scale_stride]);
         sums[v][t] = hn::MulAdd(min, input, sums[v][t]);
@@ -271,29 +276,30 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
     }
   }
   const size_t groups = w.columns / F::kGroup;
-  constexpr size_t kGroupsAhead = kPrefetchBytes / (F::kVectors * kPanelRows * 4);
-  constexpr size_t kScaleBytes = kPanelRows * (F::kSuper ? 1 : 2);
   const size_t together = F::kSuper ? 256 / F::kGroup : groups;
   for (size_t begin = 0; begin < groups; begin += together) {
     SuperScales supers[kPanels][kVecs];
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
+      const GroupView view = ViewGroup<F>(PanelView(w, panel + p), begin);
       RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
-        supers[p][v] = LoadSuper<F>(PanelView(w, panel + p), begin, (vec + v) * kLanes);
+        supers[p][v] = LoadSuper<F>(view, (vec + v) * kLanes);
       }
     }
     for (size_t group = begin; group < std::min(groups, begin + together); ++group) {
-      size_t ahead = 0;
-      if (token == 0) {
-        // Behind a panel's end comes the panel after the ones side by side.
-        const bool next = group + kGroupsAhead >= groups;
-        ahead = kPrefetchBytes + (next ? (kPanels - 1) * w.values_stride : 0);
-      }
       RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
-        const PanelView view(w, panel + p);
-        if (token == 0 && group % (64 / kScaleBytes) == 0) {
-          const bool past = group + 2 * kGroupsAhead >= groups;
-          __builtin_prefetch(view.scales + (group + 2 * kGroupsAhead) * kScaleBytes +
-                             (past ? (kPanels - 1) * w.scales_stride : 0));
+        const PanelView of_panel(w, panel + p);
+        const GroupView view = ViewGroup<F>(of_panel, group);
+        size_t ahead = 0;
+        if (token == 0) {
+          // Behind a panel's end comes the panel after the ones side by side.
+          const size_t at = view.quants - of_panel.values + kPrefetchBytes;
+          ahead = kPrefetchBytes + (at >= w.values_stride ? (kPanels - 1) * w.values_stride : 0);
+          if (!F::kUnits && group % (64 / F::kScaleBytes) == 0) {
+            constexpr size_t kAhead = 2 * kPrefetchBytes / F::kGroupBytes;
+            const bool past = group + kAhead >= groups;
+            __builtin_prefetch(view.scales + kAhead * F::kScaleBytes +
+                               (past ? (kPanels - 1) * w.scales_stride : 0));
+          }
         }
         AddGroup<F, kVnni>(view, supers[p], vec, x, token, group, ahead, sums[p]);
       }
@@ -315,11 +321,10 @@ HWY_NOINLINE void DirectTokens(const PackedMatrix& w, size_t first, size_t end,
                                const QuantizedRows& x, size_t token, float* out, size_t out_stride,
                                bool add) {
   // As many streams as the hardware's prefetch makes the most of, while there are registers.
-  constexpr size_t kPanels = !kHasTiles     ? 1
-                             : F::kSigned   ? (kVnni || kTokens <= 2 ? 2 : 1)
-                             : kTokens == 1 ? 4
-                             : kTokens == 2 ? 2
-                                            : 1;
+  constexpr size_t kPanels = !kHasTiles                              ? 1
+                             : kTokens == 1                          ? 4
+                             : kTokens == 2 || (F::kSigned && kVnni) ? 2
+                                                                     : 1;
   constexpr size_t kVecs = kHasTiles || kTokens == 1 ? kPanelVecs : 1;
   size_t panel = first;
   for (; panel + kPanels <= end; panel += kPanels) {

@@ -50,6 +50,8 @@ void MatMulBy(const PackedMatrix& w, size_t first, size_t end, const Activations
       return floats.template operator()<PackedFormat::kBF16>();
     case PackedFormat::kInt8:
       return quants.template operator()<PackedFormat::kInt8>();
+    case PackedFormat::kImageInt8:
+      return quants.template operator()<PackedFormat::kImageInt8>();
     case PackedFormat::kFiveBit:
       return quants.template operator()<PackedFormat::kFiveBit>();
     case PackedFormat::kFiveBitMin:

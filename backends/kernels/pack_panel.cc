@@ -49,32 +49,43 @@ uint32_t TransposeBits(uint32_t bits) {
   return out;
 }
 
+// Where group `g`'s quants and scales go.
+struct GroupPlace {
+  std::byte* quants;
+  uint16_t* scales;
+  uint16_t* mins;
+};
+
+template <PackedFormat kFormat>
+GroupPlace PlaceOf(const PackedMatrix& m, size_t panel, size_t g) {
+  constexpr UnitLayout kUnit = UnitOf(kFormat);
+  std::byte* const unit = m.values + panel * m.values_stride + g / kUnit.groups * kUnit.bytes();
+  const size_t in_unit = g % kUnit.groups;
+  return {unit + kUnit.quants + in_unit * kUnit.group_bytes,
+          reinterpret_cast<uint16_t*>(unit + kUnit.scales) + in_unit * kPanelRows,
+          reinterpret_cast<uint16_t*>(unit + kUnit.mins) + in_unit * kPanelRows};
+}
+
 // Types whose blocks of 32 hold their quants as a panel has them, fifth bits apart.
-template <typename Block>
+template <PackedFormat kFormat, typename Block>
 bool PackPlain(const std::byte* rows, size_t panel, const PackedMatrix& m) {
-  constexpr bool kHasMin = requires(Block block) { block.offset; };
-  constexpr bool kHasFifths = requires(Block block) { block.high_bits; };
   constexpr size_t kQuantVectors = sizeof(Block::quants) / 4;
-  constexpr size_t kVectors = kQuantVectors + (kHasFifths ? 1 : 0);
   const size_t groups = m.columns / 32;
-  std::byte* const values = m.values + panel * m.values_stride;
-  auto* const scales = reinterpret_cast<uint16_t*>(m.scales + panel * m.scales_stride);
-  auto* const mins = reinterpret_cast<uint16_t*>(m.mins + panel * m.mins_stride);
   bool finite = true;
   for (size_t g = 0; g < groups; ++g) {
+    const GroupPlace place = PlaceOf<kFormat>(m, panel, g);
     for (size_t lane = 0; lane < kPanelRows; ++lane) {
       Block block;
       std::memcpy(&block, rows + (lane * groups + g) * sizeof(Block), sizeof(Block));
-      std::byte* const group = values + g * kVectors * kVectorBytes;
-      PutWords<kQuantVectors>(reinterpret_cast<const uint8_t*>(block.quants), group, lane);
-      if constexpr (kHasFifths) {
-        PutWord(TransposeBits(WordAt(block.high_bits)), group, kQuantVectors, lane);
+      PutWords<kQuantVectors>(reinterpret_cast<const uint8_t*>(block.quants), place.quants, lane);
+      if constexpr (IsFiveBit(kFormat)) {
+        PutWord(TransposeBits(WordAt(block.high_bits)), place.quants, kQuantVectors, lane);
       }
       finite &= IsFinite(block.scale);
-      scales[g * kPanelRows + lane] = block.scale;
-      if constexpr (kHasMin) {
+      place.scales[lane] = block.scale;
+      if constexpr (HasMin(kFormat)) {
         finite &= IsFinite(block.offset);
-        mins[g * kPanelRows + lane] = block.offset;
+        place.mins[lane] = block.offset;
       }
     }
   }
@@ -99,35 +110,34 @@ uint32_t GatherFifths(const uint8_t* high, size_t sub) {
 }
 
 // Q4_K and Q5_K.
-template <typename Block>
+template <PackedFormat kFormat, typename Block>
 bool PackSuperMin(const std::byte* rows, size_t panel, const PackedMatrix& m) {
-  constexpr bool kHasFifths = requires(Block block) { block.high_bits; };
-  constexpr size_t kGroups = models::kSuperBlock / 32;
-  constexpr size_t kGroupBytes = (kHasFifths ? 5 : 4) * kVectorBytes;
+  constexpr UnitLayout kUnit = UnitOf(kFormat);
   constexpr uint16_t kSign = 0x8000;  // the minimum is taken off; it is kept to be added
   const size_t blocks = m.columns / models::kSuperBlock;
-  std::byte* const values = m.values + panel * m.values_stride;
-  auto* const scales = reinterpret_cast<uint8_t*>(m.scales + panel * m.scales_stride);
-  auto* const mins = reinterpret_cast<uint8_t*>(m.mins + panel * m.mins_stride);
-  auto* const supers = reinterpret_cast<uint16_t*>(m.super_scales + panel * m.super_stride);
-  auto* const super_mins = reinterpret_cast<uint16_t*>(m.super_mins + panel * m.super_stride);
   bool finite = true;
   for (size_t b = 0; b < blocks; ++b) {
+    std::byte* const unit = m.values + panel * m.values_stride + b * kUnit.bytes();
+    auto* const scales = reinterpret_cast<uint8_t*>(unit + kUnit.scales);
+    auto* const mins = reinterpret_cast<uint8_t*>(unit + kUnit.mins);
     for (size_t lane = 0; lane < kPanelRows; ++lane) {
       Block block;
       std::memcpy(&block, rows + (lane * blocks + b) * sizeof(block), sizeof(block));
       finite &= IsFinite(block.scale) && IsFinite(block.min_scale);
       const models::ScalesK4 sub = models::UnpackScalesK4(block.scales);
-      for (size_t s = 0; s < kGroups; ++s) {
-        std::byte* const group = values + (b * kGroups + s) * kGroupBytes;
-        if (s % 2 == 0) PutNibblePairs(block.quants + s * 16, group, group + kGroupBytes, lane);
-        if constexpr (kHasFifths) PutWord(GatherFifths(block.high_bits, s), group, 4, lane);
-        const size_t cell = (b * kGroups + s) * kPanelRows + lane;
-        scales[cell] = sub.scales[s];
-        mins[cell] = sub.mins[s];
+      for (size_t s = 0; s < kUnit.groups; ++s) {
+        std::byte* const group = unit + kUnit.quants + s * kUnit.group_bytes;
+        if (s % 2 == 0) {
+          PutNibblePairs(block.quants + s * 16, group, group + kUnit.group_bytes, lane);
+        }
+        if constexpr (IsFiveBit(kFormat)) {
+          PutWord(GatherFifths(block.high_bits, s), group, 4, lane);
+        }
+        scales[s * kPanelRows + lane] = sub.scales[s];
+        mins[s * kPanelRows + lane] = sub.mins[s];
       }
-      supers[b * kPanelRows + lane] = block.scale;
-      super_mins[b * kPanelRows + lane] = block.min_scale ^ kSign;
+      reinterpret_cast<uint16_t*>(unit)[lane] = block.scale;
+      reinterpret_cast<uint16_t*>(unit + kUnit.super_mins)[lane] = block.min_scale ^ kSign;
     }
   }
   return finite;
@@ -146,29 +156,27 @@ void CodesOfQ6K(const models::BlockQ6_K& block, size_t sub, uint32_t (&codes)[8]
 }
 
 bool PackQ6K(const std::byte* rows, size_t panel, const PackedMatrix& m) {
-  constexpr size_t kGroups = models::kSuperBlock / 32;
-  constexpr size_t kHalfBytes = 3 * kVectorBytes;
+  constexpr UnitLayout kUnit = UnitOf(PackedFormat::kSixBit16);
   const size_t blocks = m.columns / models::kSuperBlock;
-  std::byte* const values = m.values + panel * m.values_stride;
-  auto* const scales = reinterpret_cast<int8_t*>(m.scales + panel * m.scales_stride);
-  auto* const supers = reinterpret_cast<uint16_t*>(m.super_scales + panel * m.super_stride);
   bool finite = true;
   for (size_t b = 0; b < blocks; ++b) {
+    std::byte* const unit = m.values + panel * m.values_stride + b * kUnit.bytes();
+    auto* const scales = reinterpret_cast<int8_t*>(unit + kUnit.scales);
     for (size_t lane = 0; lane < kPanelRows; ++lane) {
       models::BlockQ6_K block;
       std::memcpy(&block, rows + (lane * blocks + b) * sizeof(block), sizeof(block));
       finite &= IsFinite(block.scale);
       uint32_t codes[8];
-      for (size_t h = 0; h < 2 * kGroups; ++h) {
+      for (size_t h = 0; h < 2 * kUnit.groups; ++h) {
         if (h % 2 == 0) CodesOfQ6K(block, h / 2, codes);
         const uint32_t* const half = codes + h % 2 * 4;
-        std::byte* const out = values + (b * 2 * kGroups + h) * kHalfBytes;
+        std::byte* const out = unit + kUnit.quants + h * (kUnit.group_bytes / 2);
         for (size_t u = 0; u < 3; ++u) {
           PutWord(half[u] | (half[3] >> (2 * u) & kLowPairs) << 6, out, u, lane);
         }
-        scales[(b * 2 * kGroups + h) * kPanelRows + lane] = block.scales[h];
+        scales[h * kPanelRows + lane] = block.scales[h];
       }
-      supers[b * kPanelRows + lane] = block.scale;
+      reinterpret_cast<uint16_t*>(unit)[lane] = block.scale;
     }
   }
   return finite;
@@ -178,28 +186,23 @@ bool PackQ6K(const std::byte* rows, size_t panel, const PackedMatrix& m) {
 
 bool PackWholePanel(TensorType type, const std::byte* rows, size_t panel,
                     const PackedMatrix& matrix) {
-  const PackedFormat format = matrix.format;
   switch (type) {
     case TensorType::kQ8_0:
-      return format == PackedFormat::kInt8 && PackPlain<models::BlockQ8_0>(rows, panel, matrix);
+      return PackPlain<PackedFormat::kInt8, models::BlockQ8_0>(rows, panel, matrix);
     case TensorType::kQ4_0:
-      return format == PackedFormat::kNibbles && PackPlain<models::BlockQ4_0>(rows, panel, matrix);
+      return PackPlain<PackedFormat::kNibbles, models::BlockQ4_0>(rows, panel, matrix);
     case TensorType::kQ4_1:
-      return format == PackedFormat::kNibblesMin &&
-             PackPlain<models::BlockQ4_1>(rows, panel, matrix);
+      return PackPlain<PackedFormat::kNibblesMin, models::BlockQ4_1>(rows, panel, matrix);
     case TensorType::kQ5_0:
-      return format == PackedFormat::kFiveBit && PackPlain<models::BlockQ5_0>(rows, panel, matrix);
+      return PackPlain<PackedFormat::kFiveBit, models::BlockQ5_0>(rows, panel, matrix);
     case TensorType::kQ5_1:
-      return format == PackedFormat::kFiveBitMin &&
-             PackPlain<models::BlockQ5_1>(rows, panel, matrix);
+      return PackPlain<PackedFormat::kFiveBitMin, models::BlockQ5_1>(rows, panel, matrix);
     case TensorType::kQ4_K:
-      return format == PackedFormat::kNibblesSuperMin &&
-             PackSuperMin<models::BlockQ4_K>(rows, panel, matrix);
+      return PackSuperMin<PackedFormat::kNibblesSuperMin, models::BlockQ4_K>(rows, panel, matrix);
     case TensorType::kQ5_K:
-      return format == PackedFormat::kFiveBitSuperMin &&
-             PackSuperMin<models::BlockQ5_K>(rows, panel, matrix);
+      return PackSuperMin<PackedFormat::kFiveBitSuperMin, models::BlockQ5_K>(rows, panel, matrix);
     case TensorType::kQ6_K:
-      return format == PackedFormat::kSixBit16 && PackQ6K(rows, panel, matrix);
+      return PackQ6K(rows, panel, matrix);
     case TensorType::kF32:
     case TensorType::kF16:
     case TensorType::kBF16:

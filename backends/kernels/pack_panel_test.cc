@@ -1,5 +1,6 @@
 #include "backends/kernels/pack_panel.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -52,22 +53,28 @@ TEST(PackPanelTest, WholePanelsAreThoseThatArePackedRowByRow) {
     ASSERT_FALSE(PackPanels(type, rows.data(), 0, 2, quick.matrix).has_value());
     ASSERT_FALSE(PackPanels(type, rows.data(), 0, 2, slow.matrix).has_value());
     const size_t lanes = kPanelRows - 1;
-    const auto compare = [&](const std::byte* a, const std::byte* b, size_t bytes, size_t cell) {
-      for (size_t at = 0; at < bytes; at += cell * kPanelRows) {
-        ASSERT_EQ(std::memcmp(a + at, b + at, cell * lanes), 0) << "byte " << at;
+    // [count][kPanelRows] cells of `cell` bytes, of both.
+    const auto compare = [&](const std::byte* a, const std::byte* b, size_t count, size_t cell) {
+      for (size_t i = 0; i < count; ++i) {
+        const size_t at = i * kPanelRows * cell;
+        ASSERT_EQ(std::memcmp(a + at, b + at, cell * lanes), 0) << "cells " << i;
       }
     };
-    const PackedMatrix& a = quick.matrix;
-    const PackedMatrix& b = slow.matrix;
-    const bool super = models::Traits(type).elements == 256;
-    compare(a.values + a.values_stride, b.values + b.values_stride, a.values_stride, 4);
-    compare(a.scales + a.scales_stride, b.scales + b.scales_stride, a.scales_stride, super ? 1 : 2);
-    compare(a.mins + a.mins_stride, b.mins + b.mins_stride, a.mins_stride, super ? 1 : 2);
-    if (!super) continue;
-    const size_t supers = kColumns / 256 * kPanelRows * 2;
-    compare(a.super_scales + a.super_stride, b.super_scales + b.super_stride, supers, 2);
-    if (type == TensorType::kQ6_K) continue;
-    compare(a.super_mins + a.super_stride, b.super_mins + b.super_stride, supers, 2);
+    const PackedFormat format = quick.matrix.format;
+    const std::byte* a = quick.matrix.values + quick.matrix.values_stride;
+    const std::byte* b = slow.matrix.values + slow.matrix.values_stride;
+    const UnitLayout unit = UnitOf(format);
+    for (size_t group = 0; group < kColumns / 32; group += unit.groups) {
+      const size_t groups = std::min(unit.groups, kColumns / 32 - group);
+      const bool super = IsSuper(format);
+      if (super) compare(a, b, HasMin(format) ? 2 : 1, 2);
+      const size_t cells = groups * (format == PackedFormat::kSixBit16 ? 2 : 1);
+      compare(a + unit.scales, b + unit.scales, cells, super ? 1 : 2);
+      if (HasMin(format)) compare(a + unit.mins, b + unit.mins, groups, super ? 1 : 2);
+      compare(a + unit.quants, b + unit.quants, groups * VectorsOfGroup(format), 4);
+      a += unit.BytesOf(groups);
+      b += unit.BytesOf(groups);
+    }
   }
 }
 

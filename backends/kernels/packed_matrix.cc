@@ -18,72 +18,28 @@ constexpr size_t kVectorBytes = 4 * kPanelRows;
 
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
-bool IsNibbles(PackedFormat format) {
-  return format == PackedFormat::kNibbles || format == PackedFormat::kNibblesMin ||
-         format == PackedFormat::kNibblesSuperMin;
-}
-
-bool IsFiveBit(PackedFormat format) {
-  return format == PackedFormat::kFiveBit || format == PackedFormat::kFiveBitMin ||
-         format == PackedFormat::kFiveBitSuperMin;
-}
-
-bool HasMin(PackedFormat format) {
-  return format == PackedFormat::kFiveBitMin || format == PackedFormat::kFiveBitSuperMin ||
-         format == PackedFormat::kNibblesMin || format == PackedFormat::kNibblesSuperMin;
-}
-
-bool IsSuper(PackedFormat format) {
-  return format == PackedFormat::kFiveBitSuperMin || format == PackedFormat::kSixBit16 ||
-         format == PackedFormat::kNibblesSuperMin || format == PackedFormat::kSixBit ||
-         format == PackedFormat::kThreeBit;
-}
-
-// Byte-vectors that hold the quants of 32 columns.
-size_t VectorsOfGroup(PackedFormat format) {
-  if (IsNibbles(format)) return 4;
-  if (IsFiveBit(format)) return 5;
-  switch (format) {
-    case PackedFormat::kSixBit16:
-    case PackedFormat::kSixBit:
-      return 6;
-    case PackedFormat::kThreeBit:
-      return 3;
-    default:
-      return 8;
-  }
-}
-
 struct Strides {
   size_t values = 0;
   size_t scales = 0;
-  size_t mins = 0;
   size_t super = 0;
-  size_t Total(bool super_mins) const {
-    return values + scales + mins + super * (super_mins ? 2 : 1);
-  }
+  size_t Total() const { return values + scales + super; }
 };
 
 Strides StridesOf(PackedFormat format, size_t columns) {
   constexpr size_t kRows = kPanelRows;
-  Strides strides;
-  if (format == PackedFormat::kF32) {
-    strides.values = columns * kRows * 4;
-    return strides;
-  }
-  if (IsFloatFormat(format)) {
-    strides.values = RoundUp(columns * kRows * 2, 64);
-    return strides;
-  }
   const size_t groups = columns / 32;
-  strides.values = groups * VectorsOfGroup(format) * kVectorBytes;
-  if (IsSuper(format)) {
-    strides.scales = RoundUp(groups * kRows * (format == PackedFormat::kSixBit16 ? 2 : 1), 64);
-    strides.mins = HasMin(format) ? RoundUp(groups * kRows, 64) : 0;
-    strides.super = RoundUp(RoundUp(columns, 256) / 256 * kRows * 2, 64);
+  Strides strides;
+  if (IsFloatFormat(format)) {
+    const size_t bytes = format == PackedFormat::kF32 ? 4 : 2;
+    strides.values = RoundUp(columns * kRows * bytes, 64);
+  } else if (HasUnits(format)) {
+    strides.values = UnitOf(format).BytesOf(groups);
   } else {
-    strides.scales = RoundUp(groups * kRows * 2, 64);
-    strides.mins = HasMin(format) ? strides.scales : 0;
+    strides.values = groups * VectorsOfGroup(format) * kVectorBytes;
+    strides.scales = RoundUp(groups * kRows * (IsSuper(format) ? 1 : 2), 64);
+    if (IsSuper(format)) {
+      strides.super = RoundUp(RoundUp(columns, 256) / 256 * kRows * 2, 64);
+    }
   }
   return strides;
 }
@@ -112,7 +68,7 @@ void PutQuants(PackedFormat format, const int8_t* quants, int offset, size_t lan
   const auto put = [&](size_t vector, size_t i, int bits) {
     LaneBytes(group, vector, lane)[i] = static_cast<uint8_t>(bits);
   };
-  if (format == PackedFormat::kInt8) {
+  if (format == PackedFormat::kInt8 || format == PackedFormat::kImageInt8) {
     for (size_t v = 0; v < 8; ++v) std::memcpy(LaneBytes(group, v, lane), quants + 4 * v, 4);
     return;
   }
@@ -143,43 +99,51 @@ void PutQuants(PackedFormat format, const int8_t* quants, int offset, size_t lan
   }
 }
 
+struct Scale {
+  uint16_t scale;  // halves
+  uint16_t min;
+};
+
+// Writes the scales of group `g` of a unit at `unit`.
+void PutScales(PackedFormat format, const Group32& group, Scale scale, size_t g, size_t lane,
+               std::byte* unit) {
+  const UnitLayout layout = UnitOf(format);
+  const auto halves = [unit](size_t at) { return reinterpret_cast<uint16_t*>(unit + at); };
+  const size_t cell = g * kPanelRows + lane;
+  if (!IsSuper(format)) {
+    halves(layout.scales)[cell] = scale.scale;
+    if (HasMin(format)) halves(layout.mins)[cell] = scale.min;
+    return;
+  }
+  auto* const scales = reinterpret_cast<int8_t*>(unit + layout.scales);
+  if (format == PackedFormat::kSixBit16) {
+    scales[2 * g * kPanelRows + lane] = group.sub_scale[0];
+    scales[(2 * g + 1) * kPanelRows + lane] = group.sub_scale[1];
+  } else {
+    scales[cell] = group.sub_scale[0];
+  }
+  halves(0)[lane] = scale.scale;
+  if (!HasMin(format)) return;
+  reinterpret_cast<uint8_t*>(unit + layout.mins)[cell] = group.sub_min;
+  halves(layout.super_mins)[lane] = scale.min;
+}
+
 bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t panel,
                   const PackedMatrix& m) {
+  const UnitLayout layout = UnitOf(m.format);
   const int offset = QuantOffset(m.format);
-  const size_t group_bytes = VectorsOfGroup(m.format) * kVectorBytes;
-  uint8_t* values = reinterpret_cast<uint8_t*>(m.values + panel * m.values_stride);
-  std::byte* scales = m.scales + panel * m.scales_stride;
-  std::byte* mins = m.mins + panel * m.mins_stride;
-  const size_t super = panel * m.super_stride;
+  std::byte* const values = m.values + panel * m.values_stride;
   Group32 group;
   bool finite = true;
   for (size_t g = 0; g < m.columns / 32; ++g) {
     DecodeGroup(type, row, g, &group);
     finite &= std::isfinite(group.scale) && std::isfinite(group.min);
-    PutQuants(m.format, group.quants, offset, lane, values + g * group_bytes);
-    const size_t cell = g * kPanelRows + lane;
-    if (!IsSuper(m.format)) {
-      reinterpret_cast<uint16_t*>(scales)[cell] = models::FloatToHalf(group.scale);
-      if (HasMin(m.format)) {
-        reinterpret_cast<uint16_t*>(mins)[cell] = models::FloatToHalf(group.min);
-      }
-      continue;
-    }
-    if (m.format == PackedFormat::kSixBit16) {
-      reinterpret_cast<int8_t*>(scales)[2 * g * kPanelRows + lane] = group.sub_scale[0];
-      reinterpret_cast<int8_t*>(scales)[(2 * g + 1) * kPanelRows + lane] = group.sub_scale[1];
-    } else {
-      reinterpret_cast<int8_t*>(scales)[cell] = group.sub_scale[0];
-      reinterpret_cast<uint8_t*>(mins)[cell] = group.sub_min;
-    }
-    if (g % 8 != 0) continue;
-    const size_t super_cell = g / 8 * kPanelRows + lane;
-    reinterpret_cast<uint16_t*>(m.super_scales + super)[super_cell] =
-        models::FloatToHalf(group.scale);
-    if (HasMin(m.format)) {
-      reinterpret_cast<uint16_t*>(m.super_mins + super)[super_cell] =
-          models::FloatToHalf(group.min);
-    }
+    const Scale scale = {models::FloatToHalf(group.scale), models::FloatToHalf(group.min)};
+    std::byte* const unit = values + g / layout.groups * layout.bytes();
+    const size_t in_unit = g % layout.groups;
+    PutScales(m.format, group, scale, in_unit, lane, unit);
+    std::byte* const quants = unit + layout.quants + in_unit * layout.group_bytes;
+    PutQuants(m.format, group.quants, offset, lane, reinterpret_cast<uint8_t*>(quants));
   }
   return finite;
 }
@@ -231,8 +195,7 @@ PackedFormat FormatOf(TensorType type) {
 }
 
 size_t PackedBytes(PackedFormat format, size_t rows, size_t columns) {
-  const bool super_mins = IsSuper(format) && HasMin(format);
-  return RoundUp(rows, kPanelRows) / kPanelRows * StridesOf(format, columns).Total(super_mins);
+  return RoundUp(rows, kPanelRows) / kPanelRows * StridesOf(format, columns).Total();
 }
 
 PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std::byte* memory) {
@@ -244,13 +207,10 @@ PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std:
   const Strides strides = StridesOf(m.format, columns);
   m.values_stride = strides.values;
   m.scales_stride = strides.scales;
-  m.mins_stride = strides.mins;
   m.super_stride = strides.super;
   m.values = memory;
   m.scales = m.values + m.panels * strides.values;
-  m.mins = m.scales + m.panels * strides.scales;
-  m.super_scales = m.mins + m.panels * strides.mins;
-  m.super_mins = m.super_scales + m.panels * strides.super;
+  m.super_scales = m.scales + m.panels * strides.scales;
   return m;
 }
 
@@ -320,7 +280,8 @@ struct ScaleCells {
 ScaleCells CellsOf(const PackedMatrix& m, size_t panel, size_t lane, size_t group) {
   std::byte* scales = m.scales + panel * m.scales_stride;
   const size_t cell = group * kPanelRows + lane;
-  if (m.format == PackedFormat::kInt8) return {reinterpret_cast<uint16_t*>(scales) + cell, nullptr};
+  if (m.format == PackedFormat::kImageInt8)
+    return {reinterpret_cast<uint16_t*>(scales) + cell, nullptr};
   uint16_t* super = reinterpret_cast<uint16_t*>(m.super_scales + panel * m.super_stride);
   return {super + group / 8 * kPanelRows + lane, reinterpret_cast<int8_t*>(scales) + cell};
 }
@@ -342,7 +303,7 @@ PackedGroup GetGroup(const PackedMatrix& matrix, size_t row, size_t group) {
   const size_t lane = row % kPanelRows;
   PackedGroup value;
   uint8_t* bytes = GroupBytes(matrix, panel, group);
-  if (matrix.format == PackedFormat::kInt8) {
+  if (matrix.format == PackedFormat::kImageInt8) {
     for (size_t v = 0; v < 8; ++v) std::memcpy(value.quants + 4 * v, LaneBytes(bytes, v, lane), 4);
   } else {
     GetPlanes(matrix.format, bytes, lane, value.quants);

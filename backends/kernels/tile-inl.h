@@ -133,11 +133,11 @@ HWY_NOINLINE void Unpack(const PackedMatrix& w, size_t panel, size_t first_group
   for (size_t p = 0; p < kPanels; ++p) {
     const PanelView view(w, panel + p);
     for (size_t g = 0; g < groups; ++g) {
-      const size_t group = first_group + g;
+      const GroupView group = ViewGroup<F>(view, first_group + g);
       for (size_t v = 0; v < kPanelVecs; ++v) {
         const size_t vec = p * kPanelVecs + v;
         V8 codes[kCodes];
-        LoadCodes<F>(view.values + (group * F::kVectors * kPanelVecs + v) * kBytes, codes);
+        LoadCodes<F>(group.quants + v * kBytes, codes);
         RETICLE_UNROLL for (size_t j = 0; j < kCodes; ++j) {
           const size_t at = g * kCodes + j;
           if constexpr (T::kProducts == Products::kWide) {
@@ -152,13 +152,13 @@ HWY_NOINLINE void Unpack(const PackedMatrix& w, size_t panel, size_t first_group
             hn::Store(hn::Xor(codes[j], flip), d8, block.codes + (at * kVecs + vec) * kBytes);
           }
         }
-        const SuperScales super = LoadSuper<F>(view, group, v * kLanes);
-        const VF scale = LoadScale<F>(view, group, v * kLanes, super);
+        const SuperScales super = LoadSuper<F>(group, v * kLanes);
+        const VF scale = LoadScale<F>(group, v * kLanes, super);
         hn::Store(scale, DF(), &block.scales[g][vec * kLanes]);
         hn::Store(hn::Mul(scale, hn::Set(DF(), -kIntegerBase)), DF(),
                   &block.offsets[g][vec * kLanes]);
         if constexpr (F::kMin) {
-          hn::Store(LoadMin<F>(view, group, v * kLanes, super), DF(), &block.mins[g][vec * kLanes]);
+          hn::Store(LoadMin<F>(group, v * kLanes, super), DF(), &block.mins[g][vec * kLanes]);
         }
       }
     }
@@ -364,6 +364,12 @@ HWY_INLINE void SetStarts(const QuantizedRows& x, size_t token, size_t tokens, s
   }
 }
 
+// Bytes of a panel's units, or quants, before group `group`, which begins a unit or is the last.
+template <class F>
+constexpr size_t BytesBefore(size_t group) {
+  return F::kUnits ? F::kUnit.BytesOf(group * F::kGroup / 32) : group * F::kGroupBytes;
+}
+
 // The products of kPanels panels with a chunk of tokens.
 template <class F, class T, size_t kPanels>
 HWY_NOINLINE void TilePanels(const PackedMatrix& w, size_t panel, size_t next_panel,
@@ -371,7 +377,6 @@ HWY_NOINLINE void TilePanels(const PackedMatrix& w, size_t panel, size_t next_pa
                              size_t out_stride, bool add, Block& block) {
   constexpr size_t kVecs = kPanels * kPanelVecs;
   constexpr size_t kBlockGroups = kBlockColumns / T::kGroup;
-  constexpr size_t kGroupBytes = F::kVectors * kPanelRows * 4;
   const DF df;
   const size_t groups = w.columns / T::kGroup;
   std::fill_n(block.sums[0], tokens * kTileRows, 0.0f);
@@ -386,10 +391,10 @@ HWY_NOINLINE void TilePanels(const PackedMatrix& w, size_t panel, size_t next_pa
     Prefetch prefetch;
     if (following < w.panels) {
       prefetch.stride = following + kTilePanels <= w.panels ? w.values_stride : 0;
-      const std::byte* values = w.values + following * w.values_stride;
-      prefetch.at = values + next_first * kGroupBytes;
-      prefetch.end = values + std::min(groups, next_first + kBlockGroups) * kGroupBytes;
-      const size_t lines = kBlockGroups * kGroupBytes / 64;
+      const size_t next_end = std::min(groups, next_first + kBlockGroups);
+      prefetch.at = w.values + following * w.values_stride + BytesBefore<F>(next_first);
+      prefetch.end = w.values + following * w.values_stride + BytesBefore<F>(next_end);
+      const size_t lines = BytesBefore<F>(kBlockGroups) / 64;
       const size_t steps = (tokens + T::kMaxTokens - 1) / T::kMaxTokens * count;
       prefetch.lines = (lines + steps - 1) / steps;
     }

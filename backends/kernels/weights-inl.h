@@ -38,28 +38,25 @@ HWY_INLINE VF LoadUint8(const std::byte* base, size_t index) {
 
 template <PackedFormat kFormat>
 struct Format {
-  static constexpr bool kNibbles = kFormat == PackedFormat::kNibbles ||
-                                   kFormat == PackedFormat::kNibblesMin ||
-                                   kFormat == PackedFormat::kNibblesSuperMin;
-  static constexpr bool kFive = kFormat == PackedFormat::kFiveBit ||
-                                kFormat == PackedFormat::kFiveBitMin ||
-                                kFormat == PackedFormat::kFiveBitSuperMin;
+  static constexpr bool kNibbles = IsNibbles(kFormat);
+  static constexpr bool kFive = IsFiveBit(kFormat);
   static constexpr bool kSix =
       kFormat == PackedFormat::kSixBit || kFormat == PackedFormat::kSixBit16;
   static constexpr bool kThree = kFormat == PackedFormat::kThreeBit;
-  static constexpr bool kSigned = kFormat == PackedFormat::kInt8;
-  static constexpr bool kMin =
-      kFormat == PackedFormat::kFiveBitMin || kFormat == PackedFormat::kFiveBitSuperMin ||
-      kFormat == PackedFormat::kNibblesMin || kFormat == PackedFormat::kNibblesSuperMin;
-  static constexpr bool kSuper = kFormat == PackedFormat::kFiveBitSuperMin ||
-                                 kFormat == PackedFormat::kNibblesSuperMin || kSix || kThree;
+  static constexpr bool kSigned =
+      kFormat == PackedFormat::kInt8 || kFormat == PackedFormat::kImageInt8;
+  static constexpr bool kMin = HasMin(kFormat);
+  static constexpr bool kSuper = IsSuper(kFormat);
   // Columns that share a scale, and the byte-vectors of as many.
   static constexpr size_t kGroup = kFormat == PackedFormat::kSixBit16 ? 16 : 32;
-  static constexpr size_t kVectors = kNibbles ? 4
-                                     : kFive  ? 5
-                                     : kThree ? 3
-                                     : kSix   ? 6 * kGroup / 32
-                                              : kGroup / 4;
+  static constexpr size_t kVectors = VectorsOfGroup(kFormat) * kGroup / 32;
+  static constexpr size_t kGroupBytes = kVectors * kPanelRows * 4;
+  // Bytes of a group's scales, and of its minima.
+  static constexpr size_t kScaleBytes = kPanelRows * (kSuper ? 1 : 2);
+  // Whether the parts of a panel lie in units; what of those without is unused.
+  static constexpr bool kUnits = HasUnits(kFormat);
+  static constexpr UnitLayout kUnit = UnitOf(kFormat);
+  static constexpr size_t kUnitGroups = kUnit.groups * 32 / kGroup;
   // What a stored quant is too large by.
   static constexpr int kOffset = QuantOffset(kFormat);
   // Products of pairs of quants and activations that sum up without leaving 16 bits.
@@ -70,17 +67,36 @@ struct Format {
 struct PanelView {
   const std::byte* values;
   const std::byte* scales;
-  const std::byte* mins;
   const std::byte* super_scales;
-  const std::byte* super_mins;
 
   PanelView(const PackedMatrix& w, size_t panel)
       : values(w.values + panel * w.values_stride),
         scales(w.scales + panel * w.scales_stride),
-        mins(w.mins + panel * w.mins_stride),
-        super_scales(w.super_scales + panel * w.super_stride),
-        super_mins(w.super_mins + panel * w.super_stride) {}
+        super_scales(w.super_scales + panel * w.super_stride) {}
 };
+
+// Where the parts of one group are; unused are those that the format lacks.
+struct GroupView {
+  const std::byte* quants;
+  const std::byte* scales;
+  const std::byte* mins;
+  const std::byte* super_scales;
+  const std::byte* super_mins;
+};
+
+template <class F>
+HWY_INLINE GroupView ViewGroup(const PanelView& panel, size_t group) {
+  if constexpr (F::kUnits) {
+    const std::byte* const unit = panel.values + group / F::kUnitGroups * F::kUnit.bytes();
+    const size_t in_unit = group % F::kUnitGroups;
+    return {unit + F::kUnit.quants + in_unit * F::kGroupBytes,
+            unit + F::kUnit.scales + in_unit * F::kScaleBytes,
+            unit + F::kUnit.mins + in_unit * F::kScaleBytes, unit, unit + F::kUnit.super_mins};
+  } else {
+    return {panel.values + group * F::kGroupBytes, panel.scales + group * F::kScaleBytes, nullptr,
+            panel.super_scales + group * F::kGroup / 256 * kPanelRows * 2, nullptr};
+  }
+}
 
 // The factors of 256 columns' scales and minima; unused but for kSuper.
 struct SuperScales {
@@ -89,31 +105,30 @@ struct SuperScales {
 };
 
 template <class F>
-HWY_INLINE SuperScales LoadSuper(const PanelView& w, size_t group, size_t lane) {
+HWY_INLINE SuperScales LoadSuper(const GroupView& w, size_t lane) {
   SuperScales super = {hn::Zero(DF()), hn::Zero(DF())};
   if constexpr (F::kSuper) {
-    const size_t at = group * F::kGroup / 256 * kPanelRows + lane;
-    super.scale = LoadHalves(w.super_scales, at);
-    if constexpr (F::kMin) super.min = LoadHalves(w.super_mins, at);
+    super.scale = LoadHalves(w.super_scales, lane);
+    if constexpr (F::kMin) super.min = LoadHalves(w.super_mins, lane);
   }
   return super;
 }
 
 template <class F>
-HWY_INLINE VF LoadScale(const PanelView& w, size_t group, size_t lane, const SuperScales& super) {
+HWY_INLINE VF LoadScale(const GroupView& w, size_t lane, const SuperScales& super) {
   if constexpr (F::kSuper) {
-    return hn::Mul(super.scale, LoadInt8(w.scales, group * kPanelRows + lane));
+    return hn::Mul(super.scale, LoadInt8(w.scales, lane));
   } else {
-    return LoadHalves(w.scales, group * kPanelRows + lane);
+    return LoadHalves(w.scales, lane);
   }
 }
 
 template <class F>
-HWY_INLINE VF LoadMin(const PanelView& w, size_t group, size_t lane, const SuperScales& super) {
+HWY_INLINE VF LoadMin(const GroupView& w, size_t lane, const SuperScales& super) {
   if constexpr (F::kSuper) {
-    return hn::Mul(super.min, LoadUint8(w.mins, group * kPanelRows + lane));
+    return hn::Mul(super.min, LoadUint8(w.mins, lane));
   } else {
-    return LoadHalves(w.mins, group * kPanelRows + lane);
+    return LoadHalves(w.mins, lane);
   }
 }
 
@@ -132,7 +147,7 @@ HWY_INLINE V8 Field(V8 bytes) {
 }
 
 // The quants of one group in the rows of one vector: codes[j] holds columns 4j .. 4j+3. `bytes` is
-// where the group begins, at these rows. Unsigned but for kInt8.
+// where the group begins, at these rows. Unsigned but for kSigned.
 template <class F>
 HWY_INLINE void LoadCodes(const std::byte* bytes, V8 (&codes)[F::kGroup / 4]) {
   constexpr size_t kRowBytes = kPanelRows * 4;

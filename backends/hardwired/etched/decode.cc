@@ -66,10 +66,10 @@ HWY_INLINE void Tile(const PackedMatrix& w, size_t panel, const QuantizedRows& x
   }
   for (size_t group = 0; group < kColumns / F::kGroup; ++group) {
     RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
-      const k::PanelView view(w, panel + p);
+      const k::GroupView view = k::ViewGroup<F>(k::PanelView(w, panel + p), group);
       k::SuperScales super[k::kPanelVecs];
       RETICLE_UNROLL for (size_t v = 0; v < k::kPanelVecs; ++v) {
-        super[v] = k::LoadSuper<F>(view, group, v * k::kLanes);
+        super[v] = k::LoadSuper<F>(view, v * k::kLanes);
       }
       k::AddGroup<F, kVnni>(view, super, 0, x, 0, group, k::kPrefetchBytes, sums[p]);
     }
@@ -103,7 +103,7 @@ HWY_INLINE void Product(const PackedMatrix& w, const QuantizedRows& x, float* ou
       return SuperProduct<k::Format<PackedFormat::kSixBit>, kVnni, kLayout, kColumns>(w, x, out,
                                                                                       add);
     default:
-      return ProductOf<k::Format<PackedFormat::kInt8>, kVnni, kColumns>(w, x, out, add);
+      return ProductOf<k::Format<PackedFormat::kImageInt8>, kVnni, kColumns>(w, x, out, add);
   }
 }
 

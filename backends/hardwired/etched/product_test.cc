@@ -162,7 +162,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, ProductTest,
 
 TEST(SpreadMatrixTest, LeavesOtherFormatsAlone) {
   PackedMatrix matrix;
-  matrix.format = PackedFormat::kInt8;
+  matrix.format = PackedFormat::kImageInt8;
   matrix.columns = 256;
   matrix.panels = 2;
   EXPECT_EQ(SpreadBytes(matrix), 0u);

@@ -24,7 +24,7 @@ std::string_view RomEncodingName(RomEncoding encoding) {
 
 kernels::PackedFormat PackedFormatOf(RomEncoding encoding) {
   RETICLE_CHECK(encoding != RomEncoding::kFloat32);
-  return encoding == RomEncoding::kInt8     ? kernels::PackedFormat::kInt8
+  return encoding == RomEncoding::kInt8     ? kernels::PackedFormat::kImageInt8
          : encoding == RomEncoding::kSixBit ? kernels::PackedFormat::kSixBit
                                             : kernels::PackedFormat::kThreeBit;
 }
