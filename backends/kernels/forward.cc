@@ -14,7 +14,8 @@ using models::LlamaConfig;
 // Queries that share one reading of keys and values, at most; at least a group's heads.
 constexpr size_t kAttentionRows = 16;
 // A product with few tokens, which waits for memory, leaves one in kSharedPart panels to whoever is
-// done first, in runs of at least kRunBytes of weights, which outlast taking a ticket by far.
+// done first, in runs of at least kRunBytes of weights, which outlast taking a ticket by far. Not
+// so when weights stay in the caches of those who read them (Options::cached_bytes).
 constexpr size_t kSharedTokens = 32;
 constexpr size_t kSharedPart = 4;
 constexpr size_t kRunBytes = size_t{64} << 10;
@@ -43,6 +44,18 @@ class Carver {
 bool NeedsInts(std::initializer_list<const PackedMatrix*> consumers) {
   return std::any_of(consumers.begin(), consumers.end(),
                      [](const PackedMatrix* m) { return !IsFloatFormat(m->format); });
+}
+
+// Of the quants, or units, of all matrices.
+uint64_t BytesOfStep(const Model& model) {
+  const auto bytes = [](const PackedMatrix& m) { return uint64_t{m.panels} * m.values_stride; };
+  uint64_t sum = bytes(model.output());
+  for (const ModelLayer& l : model.layers()) {
+    for (const PackedMatrix* m : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) {
+      sum += bytes(*m);
+    }
+  }
+  return sum;
 }
 
 }  // namespace
@@ -119,6 +132,7 @@ absl::StatusOr<std::unique_ptr<Forward>> Forward::Create(const Model& model, Thr
   if (!memory.ok()) return memory.status();
   forward->memory_ = *std::move(memory);
   forward->LayOut(model.config(), options, pool.threads(), scratch, forward->memory_.data());
+  forward->shares_ = BytesOfStep(model) > options.cached_bytes;
   forward->logit_tokens_.reserve(options.max_logit_rows);
   forward->attention_units_.reserve(options.max_tokens);
   return forward;
@@ -227,7 +241,7 @@ void Forward::SplitPanels(int worker, size_t panels, size_t panel_bytes, size_t 
                           absl::FunctionRef<void(size_t, size_t)> product) {
   // Four panels lie side by side in a product (matmul-inl.h), two in one with many tokens.
   const size_t run = std::max<size_t>(RoundUp(kRunBytes / panel_bytes + 1, 4), tokens > 8 ? 16 : 4);
-  size_t shared = tokens <= kSharedTokens ? panels / kSharedPart / run * run : 0;
+  size_t shared = shares_ && tokens <= kSharedTokens ? panels / kSharedPart / run * run : 0;
   if (shared < run * pool_.threads()) shared = 0;
   pool_.Split(worker, panels, shared, run, product);
 }

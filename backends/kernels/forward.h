@@ -52,6 +52,8 @@ class Forward {
   struct Options {
     size_t max_tokens = 512;     // of a batch
     size_t max_logit_rows = 64;  // tokens of a batch that want logits
+    // Weights of more bytes are taken to come from memory in every step.
+    uint64_t cached_bytes = uint64_t{64} << 20;
   };
 
   static absl::StatusOr<std::unique_ptr<Forward>> Create(const Model& model, ThreadPool& pool,
@@ -163,6 +165,7 @@ class Forward {
   float* sines_ = nullptr;
   float* attention_parts_ = nullptr;  // [token and KV head][max_parts_]
   size_t max_parts_ = 0;
+  bool shares_ = false;       // products leave part of their panels to whoever is done first
   float* scratch_ = nullptr;  // of attention, one a thread
   size_t scratch_floats_ = 0;
   float* adapter_scratch_ = nullptr;  // kMaxLoraRank, one a thread

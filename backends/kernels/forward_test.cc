@@ -35,7 +35,7 @@ std::vector<std::vector<float>> Logits(const models::GgufFile& file, int threads
                          .block_tokens = 64};
   const AlignedMemory kv_memory = AlignedMemory::Allocate(kv.block_bytes()).value();
   const auto forward =
-      Forward::Create(*model, pool, kv, kv_memory.data(), {.max_tokens = 64, .max_logit_rows = 64})
+      Forward::Create(*model, pool, kv, kv_memory.data(), {.max_tokens = 64, .cached_bytes = 0})
           .value();
   const uint32_t block = 0;
   std::vector<std::vector<float>> logits;

@@ -265,10 +265,12 @@ HWY_INLINE void AddGroup(const GroupView& w, const SuperScales (&super)[kVecs], 
 }
 
 // kPanels panels side by side, so that their sums do not wait for each other and memory is read in
-// as many streams.
+// as many streams. The first token asks for what comes next, up to panel `end`: what lies behind
+// would only take room in the caches from what other threads and products keep there.
 template <class F, bool kVnni, size_t kPanels, size_t kVecs, size_t kTokens>
-HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const QuantizedRows& x,
-                          size_t token, float* out, size_t out_stride, bool add) {
+HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t end, size_t vec,
+                          const QuantizedRows& x, size_t token, float* out, size_t out_stride,
+                          bool add) {
   VF sums[kPanels][kVecs][kTokens];
   RETICLE_UNROLL for (size_t p = 0; p < kPanels; ++p) {
     RETICLE_UNROLL for (size_t v = 0; v < kVecs; ++v) {
@@ -276,6 +278,7 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
     }
   }
   const size_t groups = w.columns / F::kGroup;
+  const bool more = panel + 2 * kPanels <= end;
   const size_t together = F::kSuper ? 256 / F::kGroup : groups;
   for (size_t begin = 0; begin < groups; begin += together) {
     SuperScales supers[kPanels][kVecs];
@@ -291,9 +294,12 @@ HWY_INLINE void QuantTile(const PackedMatrix& w, size_t panel, size_t vec, const
         const GroupView view = ViewGroup<F>(of_panel, group);
         size_t ahead = 0;
         if (token == 0) {
-          // Behind a panel's end comes the panel after the ones side by side.
-          const size_t at = view.quants - of_panel.values + kPrefetchBytes;
-          ahead = kPrefetchBytes + (at >= w.values_stride ? (kPanels - 1) * w.values_stride : 0);
+          const size_t at = view.quants - of_panel.values;
+          if (at + kPrefetchBytes < w.values_stride) {
+            ahead = kPrefetchBytes;
+          } else if (more) {  // the panel behind those side by side
+            ahead = kPrefetchBytes + (kPanels - 1) * w.values_stride;
+          }
           if (!F::kUnits && group % (64 / F::kScaleBytes) == 0) {
             constexpr size_t kAhead = 2 * kPrefetchBytes / F::kGroupBytes;
             const bool past = group + kAhead >= groups;
@@ -329,12 +335,13 @@ HWY_NOINLINE void DirectTokens(const PackedMatrix& w, size_t first, size_t end,
   size_t panel = first;
   for (; panel + kPanels <= end; panel += kPanels) {
     for (size_t v = 0; v < kPanelVecs; v += kVecs) {
-      QuantTile<F, kVnni, kPanels, kVecs, kTokens>(w, panel, v, x, token, out, out_stride, add);
+      QuantTile<F, kVnni, kPanels, kVecs, kTokens>(w, panel, end, v, x, token, out, out_stride,
+                                                   add);
     }
   }
   if constexpr (kPanels > 1) {
     for (; panel < end; ++panel) {
-      QuantTile<F, kVnni, 1, kVecs, kTokens>(w, panel, 0, x, token, out, out_stride, add);
+      QuantTile<F, kVnni, 1, kVecs, kTokens>(w, panel, end, 0, x, token, out, out_stride, add);
     }
   }
 }
