@@ -67,7 +67,7 @@ TEST(ForwardTest, ResultsDoNotDependOnTheNumberOfThreads) {
     const std::vector<std::byte> bytes = models::MakeSyntheticLlama(options).value();
     const auto file = models::GgufFile::Parse(bytes).value();
     const auto adapter = Adapter::Load(*lora_file, options.config, 1.0f).value();
-    for (const size_t tokens : {1u, 5u, 20u, 40u}) {
+    for (const size_t tokens : {4u, 20u, 40u}) {
       for (const Adapter* const of :
            std::initializer_list<const Adapter*>{nullptr, adapter.get()}) {
         const auto expected = Logits(*file, 1, tokens, of);
