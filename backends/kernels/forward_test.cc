@@ -16,9 +16,9 @@ using models::TensorType;
 
 models::LlamaConfig LargeMatrices() {
   models::LlamaConfig config = models::SmallWideLlamaConfig();
-  config.layers = 2;
+  config.layers = 1;
   config.ffn_dim = 4096;
-  config.vocab_size = 20011;  // no whole panel
+  config.vocab_size = 9001;  // no whole panel
   return config;
 }
 
@@ -62,12 +62,12 @@ TEST(ForwardTest, ResultsDoNotDependOnTheNumberOfThreads) {
   lora.config = options.config;
   const std::vector<std::byte> lora_bytes = models::MakeSyntheticLora(lora).value();
   const auto lora_file = models::GgufFile::Parse(lora_bytes).value();
-  for (const TensorType type : {TensorType::kQ8_0, TensorType::kQ4_K, TensorType::kF16}) {
+  for (const TensorType type : {TensorType::kQ8_0, TensorType::kQ4_K}) {
     options.matrix_type = type;
     const std::vector<std::byte> bytes = models::MakeSyntheticLlama(options).value();
     const auto file = models::GgufFile::Parse(bytes).value();
     const auto adapter = Adapter::Load(*lora_file, options.config, 1.0f).value();
-    for (const size_t tokens : {4u, 20u, 40u}) {
+    for (const size_t tokens : {4u, 20u}) {
       for (const Adapter* const of :
            std::initializer_list<const Adapter*>{nullptr, adapter.get()}) {
         const auto expected = Logits(*file, 1, tokens, of);
