@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
@@ -24,6 +23,7 @@
 #include "backends/kernels/cpu_count.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/kv_cache.h"
+#include "backends/kernels/model.h"
 #include "backends/kernels/targets.h"
 #include "backends/kernels/thread_pool.h"
 #include "base/status.h"
@@ -169,6 +169,7 @@ class Bench {
   const CpuBenchOptions& options_;
   CpuBenchResult result_;
   models::LlamaConfig config_;
+  uint64_t weight_bytes_ = 0;
   std::vector<CaseResult> cases_;
   std::unique_ptr<LimitMeter> meter_;
 };
@@ -177,6 +178,7 @@ absl::Status Bench::ReadModel() {
   ASSIGN_OR_RETURN(const auto file, models::GgufFile::Open(options_.model));
   ASSIGN_OR_RETURN(config_, models::ReadLlamaConfig(*file));
   ASSIGN_OR_RETURN(const models::LlamaWeights weights, models::BindLlamaWeights(*file, config_));
+  ASSIGN_OR_RETURN(weight_bytes_, kernels::Model::WeightBytes(*file));
   const bool q8 = options_.kv_type == RETICLE_KV_TYPE_Q8_0;
   result_.counts = CountWork(config_, weights, q8 ? kQ8ElementBytes : 2.0);
   result_.cpu = CpuName();
@@ -237,15 +239,16 @@ absl::StatusOr<double> Bench::RunCase(DeviceRunner& device, const CaseResult& re
 
 absl::Status Bench::StorePacked() {
   const std::string path = PackedPath(options_.packed, options_.model);
-  if (std::filesystem::exists(path)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const PackedSource source, PackedSource::Of(options_.model));
+  // A file of another version may lie there.
+  const auto stored = [&] { return PackedFile::Open(path, source, weight_bytes_).ok(); };
+  if (stored()) return absl::OkStatus();
   Say("storing packed weights");
   ASSIGN_OR_RETURN(const DeviceConfig config, ConfigFor(1));
   ASSIGN_OR_RETURN(const Driver driver, Driver::FromApi(CpuDeviceApi()));
   ASSIGN_OR_RETURN(const auto device, DeviceRunner::Open(driver, config));
-  for (int i = 0; i < kStoreLooks && !std::filesystem::exists(path); ++i) {
-    std::this_thread::sleep_for(kStoreLookEvery);
-  }
-  if (std::filesystem::exists(path)) return absl::OkStatus();
+  for (int i = 0; i < kStoreLooks && !stored(); ++i) std::this_thread::sleep_for(kStoreLookEvery);
+  if (stored()) return absl::OkStatus();
   return InternalError("packed weights were not stored in %s", path);
 }
 

@@ -1,8 +1,14 @@
 #include "backends/cpu/bench/cpu_bench.h"
 
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
 #include "backends/cpu/bench/device_runner.h"
 #include "backends/cpu/bench/memory_model.h"
 #include "backends/cpu/bench/peak_kernels.h"
+#include "backends/cpu/packed_file.h"
 #include "backends/kernels/aligned_memory.h"
 #include "backends/kernels/kernels.h"
 #include "backends/kernels/targets.h"
@@ -103,6 +109,28 @@ TEST(CpuBenchTest, WhatCannotBeMeasuredIsRefusedWithTheNumbers) {
   options = Quick(model);
   options.model = "/nowhere.gguf";
   EXPECT_THAT(refusal(), HasSubstr("/nowhere.gguf"));
+}
+
+TEST(CpuBenchTest, PackedWeightsAreStoredOnceUnlessTheFileIsOfNoUse) {
+  const MemoryModel model = SmallModel();
+  CpuBenchOptions options = Quick(model);
+  options.threads = {1};
+  options.repeats = 1;
+  options.only = {"decode"};
+  options.packed = testing::TempDir() + "cpu_bench_packed";
+  std::filesystem::remove_all(options.packed);
+  std::filesystem::create_directory(options.packed);
+  std::ofstream(PackedPath(options.packed, options.model)) << "of another version";
+  std::vector<std::string> stored;
+  options.progress = [&](const std::string& text) {
+    if (text.find("storing") != std::string::npos) stored.push_back(text);
+  };
+  for (int run = 0; run < 2; ++run) {
+    const auto result = RunCpuBench(options);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(stored.size(), 1u) << "run " << run;
+  }
+  std::filesystem::remove_all(options.packed);
 }
 
 TEST(CpuBenchTest, MeasuresTheInstructionSetThatIsNamedBesideItsOwnPeaks) {
