@@ -72,7 +72,7 @@ TEST_F(PackedFileTest, ADamagedFileIsNotMapped) {
   EXPECT_EQ(Open().status().code(), absl::StatusCode::kDataLoss);
   ASSERT_TRUE(Write().ok());
   EXPECT_TRUE(Open().ok());
-  std::fstream(path()).seekp(8) << "\x02";  // the version
+  std::fstream(path()).seekp(8) << '\0';  // the version
   EXPECT_EQ(Open().status().code(), absl::StatusCode::kNotFound);
 }
 
