@@ -19,6 +19,12 @@ constexpr size_t kAttentionRows = 16;
 constexpr size_t kSharedTokens = 32;
 constexpr size_t kSharedPart = 4;
 constexpr size_t kRunBytes = size_t{64} << 10;
+// Panels of a run at least, and what they are a multiple of: those that lie side by side in a
+// product with one token (matmul-inl.h). More tokens than kDirect go through blocks of weights
+// (tile-inl.h), which begin anew with each run.
+constexpr size_t kRunPanels = 4;
+constexpr size_t kDirect = 8;
+constexpr size_t kTileRunPanels = 16;
 // Batches with fewer heads to attend with for each thread split positions, too.
 constexpr size_t kUnitsPerThread = 4;
 
@@ -239,8 +245,8 @@ void Forward::ProjectQkv(int worker, const ModelLayer& layer) {
 
 void Forward::SplitPanels(int worker, size_t panels, size_t panel_bytes, size_t tokens,
                           absl::FunctionRef<void(size_t, size_t)> product) {
-  // Four panels lie side by side in a product (matmul-inl.h), two in one with many tokens.
-  const size_t run = std::max<size_t>(RoundUp(kRunBytes / panel_bytes + 1, 4), tokens > 8 ? 16 : 4);
+  const size_t run = std::max(RoundUp(kRunBytes / panel_bytes + 1, kRunPanels),
+                              tokens > kDirect ? kTileRunPanels : kRunPanels);
   size_t shared = shares_ && tokens <= kSharedTokens ? panels / kSharedPart / run * run : 0;
   if (shared < run * pool_.threads()) shared = 0;
   pool_.Split(worker, panels, shared, run, product);

@@ -59,11 +59,11 @@ struct GroupPlace {
 template <PackedFormat kFormat>
 GroupPlace PlaceOf(const PackedMatrix& m, size_t panel, size_t g) {
   constexpr UnitLayout kUnit = UnitOf(kFormat);
-  std::byte* const unit = m.values + panel * m.values_stride + g / kUnit.groups * kUnit.bytes();
-  const size_t in_unit = g % kUnit.groups;
-  return {unit + kUnit.quants + in_unit * kUnit.group_bytes,
-          reinterpret_cast<uint16_t*>(unit + kUnit.scales) + in_unit * kPanelRows,
-          reinterpret_cast<uint16_t*>(unit + kUnit.mins) + in_unit * kPanelRows};
+  std::byte* const values = m.values + panel * m.values_stride;
+  std::byte* const unit = values + kUnit.UnitAt(g);
+  const size_t cells = g % kUnit.groups * kPanelRows;
+  return {values + kUnit.QuantsAt(g), reinterpret_cast<uint16_t*>(unit + kUnit.scales) + cells,
+          reinterpret_cast<uint16_t*>(unit + kUnit.mins) + cells};
 }
 
 // Types whose blocks of 32 hold their quants as a panel has them, fifth bits apart.

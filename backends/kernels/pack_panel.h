@@ -10,9 +10,9 @@
 
 namespace reticle::backends::kernels {
 
-// Packs the kPanelRows rows of panel `panel`, which lie one behind the other at `rows`. Returns
-// false, the panel being undefined, for float types and when a scale is not finite. Different
-// panels may be packed by different threads.
+// Packs the kPanelRows rows of panel `panel`, which lie one behind the other at `rows`, into a
+// matrix of format FormatOf(type). Returns false, the panel being undefined, for float types and
+// when a scale is not finite. Different panels may be packed by different threads.
 bool PackWholePanel(models::TensorType type, const std::byte* rows, size_t panel,
                     const PackedMatrix& matrix);
 

@@ -139,11 +139,9 @@ bool PackQuantRow(TensorType type, const std::byte* row, size_t lane, size_t pan
     DecodeGroup(type, row, g, &group);
     finite &= std::isfinite(group.scale) && std::isfinite(group.min);
     const Scale scale = {models::FloatToHalf(group.scale), models::FloatToHalf(group.min)};
-    std::byte* const unit = values + g / layout.groups * layout.bytes();
-    const size_t in_unit = g % layout.groups;
-    PutScales(m.format, group, scale, in_unit, lane, unit);
-    std::byte* const quants = unit + layout.quants + in_unit * layout.group_bytes;
-    PutQuants(m.format, group.quants, offset, lane, reinterpret_cast<uint8_t*>(quants));
+    PutScales(m.format, group, scale, g % layout.groups, lane, values + layout.UnitAt(g));
+    PutQuants(m.format, group.quants, offset, lane,
+              reinterpret_cast<uint8_t*>(values + layout.QuantsAt(g)));
   }
   return finite;
 }
@@ -216,6 +214,7 @@ PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std:
 
 std::optional<size_t> PackPanels(TensorType type, const std::byte* tensor, size_t first_panel,
                                  size_t end_panel, const PackedMatrix& matrix) {
+  RETICLE_CHECK(matrix.format == FormatOf(type));
   const models::TensorTypeTraits traits = models::Traits(type);
   const size_t row_bytes = matrix.columns / traits.elements * traits.bytes;
   std::optional<size_t> bad_row;
@@ -280,8 +279,9 @@ struct ScaleCells {
 ScaleCells CellsOf(const PackedMatrix& m, size_t panel, size_t lane, size_t group) {
   std::byte* scales = m.scales + panel * m.scales_stride;
   const size_t cell = group * kPanelRows + lane;
-  if (m.format == PackedFormat::kImageInt8)
+  if (m.format == PackedFormat::kImageInt8) {
     return {reinterpret_cast<uint16_t*>(scales) + cell, nullptr};
+  }
   uint16_t* super = reinterpret_cast<uint16_t*>(m.super_scales + panel * m.super_stride);
   return {super + group / 8 * kPanelRows + lane, reinterpret_cast<int8_t*>(scales) + cell};
 }

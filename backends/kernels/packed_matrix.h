@@ -132,6 +132,11 @@ struct UnitLayout {
   size_t group_bytes;  // quants of 32 columns
 
   constexpr size_t bytes() const { return quants + groups * group_bytes; }
+  // Where the unit of group `group` of a panel begins in it, and that group's quants.
+  constexpr size_t UnitAt(size_t group) const { return group / groups * bytes(); }
+  constexpr size_t QuantsAt(size_t group) const {
+    return UnitAt(group) + quants + group % groups * group_bytes;
+  }
   // Bytes of a panel of `count` groups.
   constexpr size_t BytesOf(size_t count) const {
     const size_t rest = count % groups;
@@ -182,7 +187,8 @@ size_t PackedBytes(PackedFormat format, size_t rows, size_t columns);
 // multiple of 64); nothing is written, and what packs the weights expects zeros.
 PackedMatrix LayOutMatrix(PackedFormat format, size_t rows, size_t columns, std::byte* memory);
 
-// Packs panels first_panel .. end_panel-1 from the rows of a tensor as they lie in the file.
+// Packs panels first_panel .. end_panel-1 from the rows of a tensor as they lie in the file; the
+// matrix has the format FormatOf(type).
 // Different panels may be packed by different threads. Returns the first row that holds a weight or
 // scale that is not finite, or nothing.
 std::optional<size_t> PackPanels(models::TensorType type, const std::byte* tensor,

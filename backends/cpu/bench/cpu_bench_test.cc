@@ -42,6 +42,15 @@ CpuBenchOptions Quick(const MemoryModel& model) {
   return options;
 }
 
+// One kind of case, once, with one thread.
+CpuBenchOptions Once(const MemoryModel& model, const std::string& kind) {
+  CpuBenchOptions options = Quick(model);
+  options.threads = {1};
+  options.repeats = 1;
+  options.only = {kind};
+  return options;
+}
+
 TEST(CpuBenchTest, EveryCaseIsMeasuredWithEveryNumberOfThreads) {
   const MemoryModel model = SmallModel();
   const auto result = RunCpuBench(Quick(model));
@@ -81,11 +90,7 @@ TEST(CpuBenchTest, EveryCaseIsMeasuredWithEveryNumberOfThreads) {
 
 TEST(CpuBenchTest, OnlySomeCasesAndOneThreadCount) {
   const MemoryModel model = SmallModel();
-  CpuBenchOptions options = Quick(model);
-  options.threads = {1};
-  options.repeats = 1;
-  options.only = {"batch"};
-  const auto result = RunCpuBench(options);
+  const auto result = RunCpuBench(Once(model, "batch"));
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->threads[0].cases.size(), 2u);
   EXPECT_EQ(result->threads[0].cases[0].name, "decode of 1");
@@ -113,10 +118,7 @@ TEST(CpuBenchTest, WhatCannotBeMeasuredIsRefusedWithTheNumbers) {
 
 TEST(CpuBenchTest, PackedWeightsAreStoredOnceUnlessTheFileIsOfNoUse) {
   const MemoryModel model = SmallModel();
-  CpuBenchOptions options = Quick(model);
-  options.threads = {1};
-  options.repeats = 1;
-  options.only = {"decode"};
+  CpuBenchOptions options = Once(model, "decode");
   options.packed = testing::TempDir() + "cpu_bench_packed";
   std::filesystem::remove_all(options.packed);
   std::filesystem::create_directory(options.packed);
@@ -136,10 +138,7 @@ TEST(CpuBenchTest, PackedWeightsAreStoredOnceUnlessTheFileIsOfNoUse) {
 TEST(CpuBenchTest, MeasuresTheInstructionSetThatIsNamedBesideItsOwnPeaks) {
   const std::vector<kernels::Target> targets = kernels::SupportedTargets();
   const MemoryModel model = SmallModel();
-  CpuBenchOptions options = Quick(model);
-  options.threads = {1};
-  options.repeats = 1;
-  options.only = {"decode"};
+  CpuBenchOptions options = Once(model, "decode");
   options.instructions = targets.back().name;
   const auto result = RunCpuBench(options);
   ASSERT_TRUE(result.ok()) << result.status();
