@@ -176,8 +176,11 @@ void Engine::Impl::OnDeviceEnd(Sequence* sequence, const reticle_completion& com
     case absl::StatusCode::kResourceExhausted:
       Recover(sequence, status);
       return;
-    default:
+    case absl::StatusCode::kFailedPrecondition:  // the request bans every token
       Finish(sequence, FinishReason::kError, status);
+      return;
+    default:
+      Finish(sequence, FinishReason::kError, DeviceFailure(status));
   }
 }
 

@@ -260,6 +260,54 @@ TEST_F(EngineFaultTest, ATokensErrorEndsOnlyItsSequence) {
   }
 }
 
+// Codes of RETICLE_* that a device may give; absl's are the same.
+std::vector<absl::StatusCode> AllCodes() {
+  std::vector<absl::StatusCode> codes;
+  for (int code = RETICLE_OK + 1; code <= RETICLE_DATA_LOSS; ++code) {
+    codes.push_back(static_cast<absl::StatusCode>(code));
+  }
+  return codes;
+}
+
+TEST_F(EngineFaultTest, ADevicesFailureIsNeverItsClients) {
+  using Code = absl::StatusCode;
+  for (const Code code : AllCodes()) {
+    TestEngine engine;
+    auto client = MakeClient(MakeRequest(MakePrompt(5), 10));
+    ASSERT_TRUE(engine.Submit(*client).ok());
+    engine.control().FailNextToken(static_cast<int32_t>(code));
+    ASSERT_TRUE(engine.RunUntilEnded({client.get()})) << code;
+    const SequenceEnd& end = *client->choices[0].end;
+    if (code == Code::kAborted || code == Code::kUnavailable || code == Code::kResourceExhausted) {
+      EXPECT_EQ(end.reason, FinishReason::kLength) << code;
+      EXPECT_EQ(client->choices[0].tokens, Expected(client->request)) << code;
+      EXPECT_EQ(end.recoveries, 1u) << code;
+      continue;
+    }
+    const bool kept = code == Code::kFailedPrecondition || code == Code::kDataLoss;
+    EXPECT_EQ(end.reason, FinishReason::kError) << code;
+    EXPECT_EQ(end.status.code(), kept ? code : Code::kInternal) << end.status;
+    EXPECT_THAT(std::string(end.status.message()), HasSubstr("an injected error")) << code;
+  }
+}
+
+TEST_F(EngineFaultTest, ARefusalIsItsClientsOnlyForWhatTheRequestAsks) {
+  using Code = absl::StatusCode;
+  for (const Code code : AllCodes()) {
+    if (code == Code::kResourceExhausted || code == Code::kUnavailable) continue;  // tried again
+    TestEngine engine;
+    auto client = MakeClient(MakeRequest(MakePrompt(5), 10));
+    ASSERT_TRUE(engine.Submit(*client).ok());
+    engine.control().RefuseItems(1, static_cast<int32_t>(code));
+    ASSERT_TRUE(engine.RunUntilEnded({client.get()})) << code;
+    const absl::Status& status = client->choices[0].end->status;
+    const bool kept =
+        code == Code::kInvalidArgument || code == Code::kUnimplemented || code == Code::kDataLoss;
+    EXPECT_EQ(status.code(), kept ? code : Code::kInternal) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("refuses item")) << code;
+  }
+}
+
 TEST_F(EngineFaultTest, RefusedItemsAreOfferedAgain) {
   for (const char* credits : {"1", "8"}) {
     for (const char* every : {"2", "3", "7"}) {

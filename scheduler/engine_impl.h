@@ -84,6 +84,9 @@ struct Engine::Impl {
   void FillSampling(const Sequence& sequence, uint32_t history_count, reticle_sampling* sampling);
   void SubmitWork();
   void OnAccepted(size_t index);
+  // What a sequence ends with when its device fails it: INTERNAL or DATA_LOSS, whatever `status`
+  // says, so that no device's failure reaches a client as its own mistake.
+  static absl::Status DeviceFailure(const absl::Status& status);
   // Whether to go on behind the item that was refused.
   bool OnRefused(size_t index, const absl::Status& refusal);
 

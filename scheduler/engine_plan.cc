@@ -368,6 +368,11 @@ void Engine::Impl::OnAccepted(size_t index) {
   if (item.kv_blocks != nullptr) sequence.units_sent = item.kv_block_count;
 }
 
+absl::Status Engine::Impl::DeviceFailure(const absl::Status& status) {
+  if (absl::IsInternal(status) || absl::IsDataLoss(status)) return status;
+  return InternalError("the device failed with %s", status.ToString());
+}
+
 bool Engine::Impl::OnRefused(size_t index, const absl::Status& refusal) {
   Sequence* const sequence = work_sequences_[index];
   switch (refusal.code()) {
@@ -380,10 +385,14 @@ bool Engine::Impl::OnRefused(size_t index, const absl::Status& refusal) {
     case absl::StatusCode::kNotFound:
       if (sequence->on_device) return true;  // its end is on its way
       break;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kUnimplemented:  // what this device cannot do for the request
+      Finish(sequence, FinishReason::kError, refusal);
+      return true;
     default:
       break;
   }
-  Finish(sequence, FinishReason::kError, absl::Status(refusal.code(), refusal.message()));
+  Finish(sequence, FinishReason::kError, DeviceFailure(refusal));
   return true;
 }
 

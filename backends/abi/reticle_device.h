@@ -358,8 +358,11 @@ typedef struct reticle_completion {
   uint32_t rank;           /* likewise; 1: the likeliest */
   uint32_t top_count;
   const reticle_token_logprob* top; /* by falling log-probability, lowest id first among equals */
-  int32_t status;                   /* FINISH_ERROR: RETICLE_* code */
-  const char* message;              /* FINISH_ERROR: NUL-terminated */
+  /* FINISH_ERROR: RETICLE_* code. After ABORTED, UNAVAILABLE and RESOURCE_EXHAUSTED the host tries
+   * the sequence again; its client is told FAILED_PRECONDITION (no token left to draw) as it is, any
+   * other as the server's failure (INTERNAL or DATA_LOSS). */
+  int32_t status;
+  const char* message; /* FINISH_ERROR: NUL-terminated */
 } reticle_completion;
 
 /* ==== Watching ==== */
@@ -425,7 +428,8 @@ typedef struct reticle_device_api {
    * INVALID_ARGUMENT: its content. UNIMPLEMENTED: it asks for a feature that the device lacks.
    * NOT_FOUND: the sequence has ended (rules 2 and 5 of its life), or the adapter is not loaded.
    * RESOURCE_EXHAUSTED: queue or slots full, try again when completions have come.
-   * UNAVAILABLE: the device is lost. `stride` is at least the size of struct_size. */
+   * UNAVAILABLE: the device is lost. The client of the sequence is told INVALID_ARGUMENT and
+   * UNIMPLEMENTED as they are, any other failure as the server's (INTERNAL). `stride` is at least the size of struct_size. */
   int32_t (*submit)(reticle_device* device, const reticle_work* work, size_t stride, size_t count,
                     size_t* accepted, reticle_error* error);
   /* Moves up to `capacity` completions into `completions`; *count says how many. Never waits.

@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "base/mutex.h"
 #include "base/status.h"
 
@@ -108,7 +109,8 @@ absl::Status FakeDevice::CheckRoom(const reticle_work& work, const FakeSequence*
   }
   if (control_->refuse_.load(std::memory_order_relaxed) > 0) {
     control_->refuse_.fetch_sub(1);
-    return ResourceExhaustedError("the test refuses item %u", item_number_);
+    return absl::Status(static_cast<absl::StatusCode>(control_->refuse_status_.load()),
+                        absl::StrFormat("the test refuses item %u", item_number_));
   }
   const uint32_t alive = counters_.sequences.load(std::memory_order_relaxed);
   if (sequence == nullptr && alive >= options_.max_sequences) {

@@ -63,10 +63,13 @@ class FakeControl {
   // At once: submit and poll return UNAVAILABLE until reset. A host that waits for the event of an
   // idle device is not woken.
   void Lose() { fault_.store(kLose); }
-  // The next `count` items are refused with RESOURCE_EXHAUSTED.
-  void RefuseItems(uint64_t count) { refuse_.store(count); }
-  // The next token is an error: its sequence ends with INTERNAL.
-  void FailNextToken() { fail_next_.store(true); }
+  // The next `count` items are refused with `status`, a RETICLE_* code other than OK.
+  void RefuseItems(uint64_t count, int32_t status = RETICLE_RESOURCE_EXHAUSTED) {
+    refuse_status_.store(status);
+    refuse_.store(count);
+  }
+  // The next token is an error: its sequence ends with `status`, likewise.
+  void FailNextToken(int32_t status = RETICLE_INTERNAL) { fail_next_.store(status); }
 
   // The next `count` resets fail with UNAVAILABLE.
   void FailResets(uint64_t count) { fail_resets_.store(count); }
@@ -82,7 +85,8 @@ class FakeControl {
   enum Fault : int { kNone, kHang, kLose };
   std::atomic<int> fault_{kNone};
   std::atomic<uint64_t> refuse_{0};
-  std::atomic<bool> fail_next_{false};
+  std::atomic<int32_t> refuse_status_{RETICLE_RESOURCE_EXHAUSTED};
+  std::atomic<int32_t> fail_next_{RETICLE_OK};
   std::atomic<uint64_t> fail_resets_{0};
   std::atomic<uint64_t> submits_{0};
   std::atomic<uint64_t> items_{0};

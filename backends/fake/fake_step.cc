@@ -171,8 +171,10 @@ bool FakeDevice::FeedOwnToken(FakeSequence& sequence) {
 
 void FakeDevice::SampleToken(FakeSequence& sequence) {
   ++token_number_;
-  if (token_number_ == options_.error_token || control_->fail_next_.exchange(false)) {
-    End(sequence, RETICLE_FINISH_ERROR, RETICLE_INTERNAL, "an injected error struck the sequence");
+  int32_t injected = control_->fail_next_.exchange(RETICLE_OK);
+  if (token_number_ == options_.error_token) injected = RETICLE_INTERNAL;
+  if (injected != RETICLE_OK) {
+    End(sequence, RETICLE_FINISH_ERROR, injected, "an injected error struck the sequence");
     return;
   }
   const sampling::SequenceSampling& params = sequence.sampling;
