@@ -202,6 +202,8 @@ class ServedFleetTest(unittest.TestCase):
         with server.connect() as sock:
             sock.sendall(build("POST", "/v1/completions", {
                 "model": "tiny", "prompt": [1], "max_tokens": 100, "stream": True, "ignore_eos": True}))
+            # An order to drain that overtakes it would refuse it.
+            self.assertTrue(sock.recv(1, socket.MSG_PEEK))
             reader = Reader(sock)
             self.assertEqual(server.admin("POST", "/admin/drain")[0], 202)
             server.terminated = True
