@@ -5,17 +5,17 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <functional>
-#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "base/check.h"
 #include "base/status.h"
 #include "models/gguf_cursor.h"
 
@@ -34,7 +34,7 @@ constexpr uint64_t kMaxTensorNameBytes = 64;
 // length, one byte, dimension count, one dimension, type, offset) take.
 constexpr uint64_t kMinEntryBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
-constexpr size_t kHashChunkBytes = 8u << 20;  // whole pages
+constexpr size_t kPieceBytes = 4u << 20;  // part of what an identity is: not to be changed
 constexpr std::string_view kAlignmentKey = "general.alignment";
 
 struct Entry {
@@ -91,31 +91,31 @@ const T* FindByName(const std::vector<T>& items, const std::vector<uint32_t>& or
 std::string_view EntryName(const Entry& entry) { return entry.key; }
 std::string_view TensorName(const GgufTensor& tensor) { return tensor.name; }
 
-// `release` is told of each run of bytes that has been read.
-absl::StatusOr<std::string> Sha256Hex(
-    std::span<const std::byte> bytes,
-    const std::function<void(std::span<const std::byte>)>& release) {
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
-                                                                        &EVP_MD_CTX_free);
-  if (context == nullptr || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1) {
-    return InternalError("SHA-256 cannot be started");
+// SHA-256 in steps.
+class Sha256Digest {
+ public:
+  Sha256Digest() : context_(EVP_MD_CTX_new()) {
+    RETICLE_CHECK(context_ != nullptr &&
+                  EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
   }
-  for (size_t done = 0; done < bytes.size(); done += kHashChunkBytes) {
-    const auto chunk = bytes.subspan(done, std::min(kHashChunkBytes, bytes.size() - done));
-    if (EVP_DigestUpdate(context.get(), chunk.data(), chunk.size()) != 1) {
-      return InternalError("SHA-256 failed at byte %d", done);
-    }
-    release(chunk);
+  void Add(const void* data, size_t bytes) {
+    RETICLE_CHECK(EVP_DigestUpdate(context_.get(), data, bytes) == 1);
   }
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int digest_size = 0;
-  if (EVP_DigestFinal_ex(context.get(), digest, &digest_size) != 1) {
-    return InternalError("SHA-256 failed at its end");
+  // Once. Lower-case hex.
+  std::string Finish() {
+    std::string digest(static_cast<size_t>(EVP_MD_CTX_size(context_.get())), '\0');
+    RETICLE_CHECK(EVP_DigestFinal_ex(context_.get(),
+                                     reinterpret_cast<unsigned char*>(digest.data()),
+                                     nullptr) == 1);
+    return absl::BytesToHexString(digest);
   }
-  std::string hex;
-  for (unsigned int i = 0; i < digest_size; ++i) hex += absl::StrFormat("%02x", digest[i]);
-  return hex;
-}
+
+ private:
+  struct Free {
+    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  };
+  std::unique_ptr<EVP_MD_CTX, Free> context_;
+};
 
 }  // namespace
 
@@ -147,10 +147,13 @@ struct GgufFile::Impl {
     return FindByName(entries, entry_order, EntryName, key);
   }
 
-  // Gives back what pages of the map take; `part` begins at a page.
-  void Release(std::span<const std::byte> part) const {
+  // madvise for the pages that lie wholly in `part`.
+  void Advise(std::span<const std::byte> part, int advice) const {
     if (map == nullptr) return;
-    madvise(const_cast<std::byte*>(part.data()), part.size(), MADV_DONTNEED);
+    static const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(part.data()) + part.size()) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
   }
 
   void* map = nullptr;
@@ -163,9 +166,6 @@ struct GgufFile::Impl {
   std::vector<GgufTensor> tensors;
   std::vector<uint32_t> tensor_order;
   std::vector<uint64_t> tensor_sizes;
-
-  std::once_flag hash_once;
-  absl::StatusOr<std::string> hash;
 };
 
 absl::Status GgufFile::Impl::ParseHeader() {
@@ -425,14 +425,38 @@ const GgufTensor* GgufFile::FindTensor(std::string_view name) const {
   return FindByName(impl_->tensors, impl_->tensor_order, TensorName, name);
 }
 
-void GgufFile::ReleasePages() const { impl_->Release(impl_->bytes); }
+void GgufFile::ReleasePages() const { impl_->Advise(impl_->bytes, MADV_DONTNEED); }
 
-absl::StatusOr<std::string> GgufFile::ContentHash() const {
-  std::call_once(impl_->hash_once, [this] {
-    impl_->hash =
-        Sha256Hex(impl_->bytes, [this](std::span<const std::byte> read) { impl_->Release(read); });
+void GgufFile::ReadOnce(std::span<const std::byte> part, absl::FunctionRef<void()> read) const {
+  // Before Linux 5.14 the first call fails, and the pages come one by one.
+  impl_->Advise(part, MADV_POPULATE_READ);
+  read();
+  impl_->Advise(part, MADV_DONTNEED);
+}
+
+std::string GgufFile::Identity(ParallelFor parallel_for) const {
+  const std::span<const std::byte> bytes = impl_->bytes;
+  std::vector<XXH128_canonical_t> digests((bytes.size() + kPieceBytes - 1) / kPieceBytes);
+  parallel_for(digests.size(), [&](size_t i) {
+    const size_t at = i * kPieceBytes;
+    const auto piece = bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at));
+    ReadOnce(piece, [&] {
+      XXH128_canonicalFromHash(&digests[i], XXH3_128bits(piece.data(), piece.size()));
+    });
   });
-  return impl_->hash;
+  Sha256Digest digest;
+  digest.Add(digests.data(), digests.size() * sizeof(digests[0]));
+  return digest.Finish();
+}
+
+std::string GgufFile::Sha256() const {
+  const std::span<const std::byte> bytes = impl_->bytes;
+  Sha256Digest digest;
+  for (size_t at = 0; at < bytes.size(); at += kPieceBytes) {
+    const auto piece = bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at));
+    ReadOnce(piece, [&] { digest.Add(piece.data(), piece.size()); });
+  }
+  return digest.Finish();
 }
 
 }  // namespace reticle::models

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/gguf_value.h"
@@ -85,9 +86,18 @@ class GgufFile {
   // time.
   void ReleasePages() const;
 
-  // SHA-256 over the whole file, in lower-case hex: the model's identity. Reads every byte, so it
-  // takes as long as the disk needs, and releases their pages; computed once, at the first call.
-  absl::StatusOr<std::string> ContentHash() const;
+  // Calls `read`, which goes over `part` of the file once. The pages are asked for together before
+  // and given back after. Any thread at any time.
+  void ReadOnce(std::span<const std::byte> part, absl::FunctionRef<void()> read) const;
+
+  // Calls body(i) once for each i < count, on whatever threads, and returns when all have returned.
+  using ParallelFor = absl::FunctionRef<void(size_t count, absl::FunctionRef<void(size_t)> body)>;
+  // The model's identity, 64 lower-case hex digits: SHA-256 over the 128-bit XXH3 (canonical form,
+  // https://xxhash.com) of each 4 MiB of the file in turn. It tells files apart, as fast as memory
+  // gives them, and is no proof against somebody who wants two to agree: Sha256 is.
+  std::string Identity(ParallelFor parallel_for) const;
+  // Over the whole file, lower-case hex, as sha256sum has it.
+  std::string Sha256() const;
 
  private:
   GgufFile();

@@ -375,6 +375,12 @@ TEST(GgufTest, UnalignedBytesAreRefused) {
   EXPECT_EQ(GgufFile::Parse(std::span(bytes).subspan(1)).status().code(), kInvalid);
 }
 
+std::string IdentityOf(const GgufFile& file) {
+  return file.Identity([](size_t count, absl::FunctionRef<void(size_t)> body) {
+    for (size_t i = 0; i < count; ++i) body(i);
+  });
+}
+
 TEST(GgufTest, OpensFilesAndHashesThem) {
   TemporaryFile file;
   GgufWriter writer;
@@ -389,21 +395,59 @@ TEST(GgufTest, OpensFilesAndHashesThem) {
   std::string content((std::istreambuf_iterator<char>(stream)), {});
   const Bytes copy(reinterpret_cast<const std::byte*>(content.data()),
                    reinterpret_cast<const std::byte*>(content.data()) + content.size());
-  EXPECT_EQ((*opened)->ContentHash().value(), (*GgufFile::Parse(copy))->ContentHash().value());
-  const auto hash = (*opened)->ContentHash().value();
+  EXPECT_EQ(IdentityOf(**opened), IdentityOf(**GgufFile::Parse(copy)));
+  EXPECT_EQ((*opened)->Sha256(), (*GgufFile::Parse(copy))->Sha256());
   // What was released is there when it is read again.
   (*opened)->ReleasePages();
   EXPECT_EQ((*opened)->GetString("general.name").value(), "x");
   Bytes changed = copy;
   changed.back() ^= std::byte{1};
-  EXPECT_NE((*GgufFile::Parse(changed))->ContentHash().value(), hash);
+  EXPECT_NE(IdentityOf(**GgufFile::Parse(changed)), IdentityOf(**opened));
 }
 
 // The digest of those 24 bytes by Python's hashlib.
-TEST(GgufTest, ContentHashIsSha256) {
+TEST(GgufTest, Sha256IsThatOfTheFile) {
   const Bytes bytes = Raw().Header(0, 0).bytes();
-  EXPECT_EQ((*GgufFile::Parse(bytes))->ContentHash().value(),
+  EXPECT_EQ((*GgufFile::Parse(bytes))->Sha256(),
             "a4e5e156ddec27e286f75328784d7106b60a4eb1d246e950a001a3f944fbda99");
+}
+
+// The identity of 24 bytes, and of 9 MiB: XXH3 of each piece by Python's xxhash, over them hashlib.
+TEST(GgufTest, IdentityIsOfEveryPieceInItsPlace) {
+  const Bytes small = Raw().Header(0, 0).bytes();
+  EXPECT_EQ(IdentityOf(**GgufFile::Parse(small)),
+            "7e388eb287ab95de683e30501f1c087444e86be7190708fc3a6abe887da18249");
+  Bytes large = small;
+  large.resize(9 << 20);
+  for (size_t i = small.size(); i < large.size(); ++i) large[i] = static_cast<std::byte>(i >> 20);
+  const auto file = GgufFile::Parse(large).value();
+  EXPECT_EQ(IdentityOf(*file), "9fa4a5318e267c3117b33d277b6af2f51e67f8c73020eae774a4c6e750a4ee01");
+  // Whoever hashes a piece, and whenever.
+  const auto backwards = [](size_t count, absl::FunctionRef<void(size_t)> body) {
+    std::vector<std::thread> threads;
+    for (size_t i = count; i-- > 0;) threads.emplace_back([&body, i] { body(i); });
+    for (std::thread& thread : threads) thread.join();
+  };
+  EXPECT_EQ(file->Identity(backwards), IdentityOf(*file));
+}
+
+TEST(GgufTest, WhatIsReadOnceCanBeReadAgain) {
+  TemporaryFile file;
+  GgufWriter writer;
+  writer.AddString("general.name", std::string(100'000, 'n'));
+  ASSERT_TRUE(writer.WriteFile(file.path()).ok());
+  const auto opened = GgufFile::Open(file.path()).value();
+  const std::string_view name = opened->GetString("general.name").value();
+  const auto bytes = std::as_bytes(std::span(name));
+  int calls = 0;
+  for (const size_t first : {size_t{0}, size_t{1}, size_t{5000}, name.size()}) {
+    opened->ReadOnce(bytes.subspan(first), [&] {
+      ++calls;
+      EXPECT_EQ(name.substr(first).find_first_not_of('n'), std::string_view::npos);
+    });
+  }
+  EXPECT_EQ(calls, 4);
+  EXPECT_EQ(name, std::string(100'000, 'n'));
 }
 
 TEST(GgufTest, ReadersMayShareAFile) {
@@ -416,11 +460,11 @@ TEST(GgufTest, ReadersMayShareAFile) {
   threads.reserve(hashes.size());
   for (std::string& hash : hashes) {
     threads.emplace_back([&file, &hash] {
-      if (file->GetString("general.name").value() == "shared") hash = file->ContentHash().value();
+      if (file->GetString("general.name").value() == "shared") hash = IdentityOf(*file);
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_THAT(hashes, ::testing::Each(file->ContentHash().value()));
+  EXPECT_THAT(hashes, ::testing::Each(IdentityOf(*file)));
 }
 
 TEST(GgufTest, OpenErrorsNameThePath) {

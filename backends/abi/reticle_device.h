@@ -180,7 +180,8 @@ typedef struct reticle_capabilities {
   char device_name[64]; /* for people and labels, such as "cpu" */
   char device_vendor[64];
   char model_name[128]; /* as the image names it; may be empty */
-  /* Lower-case hex SHA-256 of the image; equal hashes give equal tokens. Empty: unknown. */
+  /* Names the image: 64 lower-case hex digits of a hash over all of it. On devices of one driver
+   * equal ones give equal tokens. Empty: unknown. */
   char model_hash[65];
   uint32_t vocab_size;         /* token ids are below this */
   uint32_t context_limit;      /* positions 0 .. context_limit-1 exist */
@@ -359,8 +360,8 @@ typedef struct reticle_completion {
   uint32_t top_count;
   const reticle_token_logprob* top; /* by falling log-probability, lowest id first among equals */
   /* FINISH_ERROR: RETICLE_* code. After ABORTED, UNAVAILABLE and RESOURCE_EXHAUSTED the host tries
-   * the sequence again; its client is told FAILED_PRECONDITION (no token left to draw) as it is, any
-   * other as the server's failure (INTERNAL or DATA_LOSS). */
+   * the sequence again; its client is told FAILED_PRECONDITION (no token left to draw) as it is,
+   * any other as the server's failure (INTERNAL or DATA_LOSS). */
   int32_t status;
   const char* message; /* FINISH_ERROR: NUL-terminated */
 } reticle_completion;
@@ -429,7 +430,8 @@ typedef struct reticle_device_api {
    * NOT_FOUND: the sequence has ended (rules 2 and 5 of its life), or the adapter is not loaded.
    * RESOURCE_EXHAUSTED: queue or slots full, try again when completions have come.
    * UNAVAILABLE: the device is lost. The client of the sequence is told INVALID_ARGUMENT and
-   * UNIMPLEMENTED as they are, any other failure as the server's (INTERNAL). `stride` is at least the size of struct_size. */
+   * UNIMPLEMENTED as they are, any other failure as the server's (INTERNAL). `stride` is at least
+   * the size of struct_size. */
   int32_t (*submit)(reticle_device* device, const reticle_work* work, size_t stride, size_t count,
                     size_t* accepted, reticle_error* error);
   /* Moves up to `capacity` completions into `completions`; *count says how many. Never waits.

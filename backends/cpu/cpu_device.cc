@@ -52,16 +52,15 @@ class CpuDevice {
 
  private:
   CpuDevice() = default;
-  // Packs the weights; `hash` is that of the file if the plan wants it.
-  absl::Status LoadModel(const OpenPlan& plan, std::string* hash);
+  // Names the model and packs its weights.
+  absl::Status LoadModel();
   // Maps packed weights if there are some, or else loads and has them written.
-  absl::Status LoadModelByPackedFile(const reticle_host* host, const OpenPlan& plan,
-                                     const std::string& model_path, uint64_t weight_bytes,
-                                     std::string* hash);
-  // All but the hash.
+  absl::Status LoadModelByPackedFile(const reticle_host* host, const std::string& folder,
+                                     const std::string& model_path, uint64_t weight_bytes);
   reticle_capabilities Describe(const OpenPlan& plan) const;
 
   std::unique_ptr<models::GgufFile> file_;
+  std::string identity_;  // of the file
   std::unique_ptr<kernels::ThreadPool> pool_;
   PackedFile packed_;
   std::unique_ptr<kernels::Model> model_;
@@ -76,40 +75,39 @@ void Log(const reticle_host* host, int32_t level, std::string_view message) {
   host->log(host->context, level, message.data(), message.size());
 }
 
-absl::Status CpuDevice::LoadModel(const OpenPlan& plan, std::string* hash) {
-  absl::StatusOr<std::string> hashed = std::string();
-  std::function<void()> hashing;
-  if (plan.hash) hashing = [&] { hashed = file_->ContentHash(); };
-  // A device of one thread borrows a second one to be ready sooner.
-  std::optional<kernels::ThreadPool> pair;
-  if (plan.hash && plan.threads == 1 && kernels::AvailableCpus() > 1) pair.emplace(2);
-  kernels::ThreadPool& loaders = pair.has_value() ? *pair : *pool_;
-  ASSIGN_OR_RETURN(model_, kernels::Model::Load(*file_, loaders, hashing));
-  pair.reset();
-  ASSIGN_OR_RETURN(*hash, std::move(hashed));
+absl::Status CpuDevice::LoadModel() {
+  // Whatever computes later: until then nothing else wants the CPUs.
+  kernels::ThreadPool loaders(std::max(pool_->threads(), kernels::AvailableCpus()));
+  identity_ = file_->Identity([&](size_t count, absl::FunctionRef<void(size_t)> body) {
+    std::atomic<size_t> taken{0};
+    loaders.Run([&](int) {
+      for (size_t next = taken++; next < count; next = taken++) body(next);
+    });
+  });
+  ASSIGN_OR_RETURN(model_, kernels::Model::Load(*file_, loaders));
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::LoadModelByPackedFile(const reticle_host* host, const OpenPlan& plan,
-                                              const std::string& model_path, uint64_t weight_bytes,
-                                              std::string* hash) {
-  const std::string path = PackedPath(plan.packed_folder, model_path);
+absl::Status CpuDevice::LoadModelByPackedFile(const reticle_host* host, const std::string& folder,
+                                              const std::string& model_path,
+                                              uint64_t weight_bytes) {
+  const std::string path = PackedPath(folder, model_path);
   // Looked at before the weights are: a file that is written to meanwhile is another source.
   ASSIGN_OR_RETURN(const PackedSource source, PackedSource::Of(model_path));
   auto packed = PackedFile::Open(path, source, weight_bytes);
-  if (packed.ok() && (!plan.hash || !packed->content_hash().empty())) {
+  if (packed.ok()) {
     packed_ = *std::move(packed);
-    if (plan.hash) *hash = packed_.content_hash();
+    identity_ = packed_.identity();
     ASSIGN_OR_RETURN(model_, kernels::Model::Map(*file_, packed_.weights()));
     Log(host, RETICLE_LOG_INFO, "packed weights are mapped from " + path);
     return absl::OkStatus();
   }
-  if (!packed.ok() && !absl::IsNotFound(packed.status())) {
+  if (!absl::IsNotFound(packed.status())) {
     Log(host, RETICLE_LOG_WARNING, std::string(packed.status().message()));
   }
-  RETURN_IF_ERROR(LoadModel(plan, hash));
+  RETURN_IF_ERROR(LoadModel());
   packed_writer_ = std::make_unique<PackedFileWriter>(
-      path, source, *hash, model_->packed_weights(), [host, path](const absl::Status& status) {
+      path, source, identity_, model_->packed_weights(), [host, path](const absl::Status& status) {
         if (status.ok()) {
           Log(host, RETICLE_LOG_INFO, "packed weights are stored in " + path);
         } else {
@@ -132,12 +130,11 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_host* h
   ASSIGN_OR_RETURN(const OpenPlan plan,
                    MakeOpenPlan(config, model, weight_bytes, AvailableMemory()));
   device->pool_ = std::make_unique<kernels::ThreadPool>(plan.threads);
-  std::string hash;
   if (plan.packed_folder.empty()) {
-    RETURN_IF_ERROR(device->LoadModel(plan, &hash));
+    RETURN_IF_ERROR(device->LoadModel());
   } else {
     RETURN_IF_ERROR(
-        device->LoadModelByPackedFile(host, plan, config.model_path, weight_bytes, &hash));
+        device->LoadModelByPackedFile(host, plan.packed_folder, config.model_path, weight_bytes));
   }
   ASSIGN_OR_RETURN(device->kv_memory_, kernels::AlignedMemory::Allocate(plan.kv_bytes()));
   if (plan.populate_kv) {
@@ -150,12 +147,10 @@ absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_host* h
   ASSIGN_OR_RETURN(device->forward_,
                    kernels::Forward::Create(*device->model_, *device->pool_, plan.kv,
                                             device->kv_memory_.data(), plan.forward));
-  reticle_capabilities capabilities = device->Describe(plan);
-  CopyText(hash, capabilities.model_hash);
-  // What is packed is not read from the file again.
+  // Embedding rows come again as they are needed.
   device->file_->ReleasePages();
-  device->engine_ =
-      std::make_unique<Engine>(*device->pool_, *device->forward_, capabilities, plan.step_tokens);
+  device->engine_ = std::make_unique<Engine>(*device->pool_, *device->forward_,
+                                             device->Describe(plan), plan.step_tokens);
   return device;
 }
 
@@ -165,6 +160,7 @@ reticle_capabilities CpuDevice::Describe(const OpenPlan& plan) const {
   CopyText("cpu", caps.device_name);
   CopyText("reticle " + kernels::KernelTarget(), caps.device_vendor);
   CopyText(model_->config().name, caps.model_name);
+  CopyText(identity_, caps.model_hash);
   caps.vocab_size = model_->config().vocab_size;
   caps.context_limit = plan.context_limit;
   caps.max_sequences = plan.max_sequences;

@@ -3,8 +3,6 @@
 //   auto driver = backends::Driver::FromApi(backends::cpu::CpuDeviceApi());
 //
 // Host-paged KV. Options (reticle_device_config.options):
-//   hash         "content" (default): model_hash is the SHA-256 of the file, which reads all of it;
-//                "none": no hash, for a quicker start
 //   kv           "f32": keys and values in full precision, whatever kv_type says; for comparisons
 //   populate     "kv": takes the memory of the KV pool when the device is opened, not when tokens
 //                first come to lie there; "none" (default)

@@ -36,12 +36,7 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
     }
     const std::string_view name = option.name;
     const std::string_view value = option.value;
-    if (name == "hash") {
-      if (value != "content" && value != "none") {
-        return InvalidArgumentError("option hash is '%s'; it must be content or none", value);
-      }
-      plan->hash = value == "content";
-    } else if (name == "step_tokens") {
+    if (name == "step_tokens") {
       const char* end = value.data() + value.size();
       const auto [at, error] = std::from_chars(value.data(), end, plan->step_tokens);
       if (error != std::errc() || at != end || plan->step_tokens < 1 ||
@@ -62,7 +57,7 @@ absl::Status ReadOptions(const reticle_device_config& config, OpenPlan* plan) {
       plan->kv.type = kernels::KvType::kF32;
     } else {
       return InvalidArgumentError(
-          "option '%s' is not known; there are hash, kv, packed, populate and step_tokens", name);
+          "option '%s' is not known; there are kv, packed, populate and step_tokens", name);
     }
   }
   return absl::OkStatus();

@@ -21,7 +21,6 @@ struct OpenPlan {
   uint32_t context_limit = 0;
   uint32_t max_sequences = 0;
   uint32_t step_tokens = 0;
-  bool hash = true;
   bool populate_kv = false;
   std::string packed_folder;  // of packed files; empty: none
   kernels::Forward::Options forward;

@@ -88,14 +88,13 @@ TEST(OpenPlanTest, AModelThatDoesNotFitIsRefusedWithTheNumbers) {
 }
 
 TEST(OpenPlanTest, OptionsAreRead) {
-  const reticle_option options[] = {{"step_tokens", "33"}, {"hash", "none"}, {"kv", "f32"}};
+  const reticle_option options[] = {{"step_tokens", "33"}, {"kv", "f32"}};
   reticle_device_config config{};
   config.options = options;
-  config.option_count = 3;
+  config.option_count = 2;
   const auto plan = Plan(config);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->step_tokens, 33u);
-  EXPECT_FALSE(plan->hash);
   EXPECT_EQ(plan->kv.type, kernels::KvType::kF32);
 }
 

@@ -26,7 +26,7 @@ namespace {
 
 constexpr char kMagic[8] = {'R', 'E', 'T', 'P', 'A', 'C', 'K', '\n'};
 // Of the layout in backends/kernels/packed_matrix.h, too: to be raised when that changes.
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 // Weights begin at a page.
 constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kChunkBytes = size_t{16} << 20;
@@ -40,7 +40,7 @@ struct Header {
   uint64_t source_inode;
   uint64_t source_bytes;
   int64_t source_modified_ns;
-  char content_hash[72];  // ends with a zero
+  char identity[72];  // ends with a zero
 };
 static_assert(sizeof(Header) <= kHeaderBytes);
 
@@ -116,7 +116,7 @@ absl::StatusOr<PackedFile> PackedFile::Open(const std::string& path, const Packe
   if (got != sizeof(header))
     return DataLossError("%s has %d bytes; its header alone has %d", path, got, sizeof(header));
   const Header expected = MakeHeader(source, weight_bytes);
-  if (std::memcmp(&header, &expected, offsetof(Header, content_hash)) != 0) {
+  if (std::memcmp(&header, &expected, offsetof(Header, identity)) != 0) {
     return NotFoundError("%s was made of another model file or by another version", path);
   }
   struct stat facts {};
@@ -131,15 +131,15 @@ absl::StatusOr<PackedFile> PackedFile::Open(const std::string& path, const Packe
   PackedFile packed;
   packed.data_ = static_cast<const std::byte*>(data);
   packed.bytes_ = bytes;
-  header.content_hash[sizeof(header.content_hash) - 1] = '\0';
-  packed.content_hash_ = header.content_hash;
+  header.identity[sizeof(header.identity) - 1] = '\0';
+  packed.identity_ = header.identity;
   return packed;
 }
 
 PackedFile& PackedFile::operator=(PackedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
-  std::swap(content_hash_, other.content_hash_);
+  std::swap(identity_, other.identity_);
   return *this;
 }
 
@@ -152,13 +152,13 @@ std::span<const std::byte> PackedFile::weights() const {
 }
 
 PackedFileWriter::PackedFileWriter(std::string path, const PackedSource& source,
-                                   std::string content_hash, std::span<const std::byte> weights,
+                                   std::string identity, std::span<const std::byte> weights,
                                    std::function<void(absl::Status)> done) {
-  thread_ = std::thread([this, path = std::move(path), source, hash = std::move(content_hash),
+  thread_ = std::thread([this, path = std::move(path), source, identity = std::move(identity),
                          weights, done = std::move(done)] {
     // Of this thread only, on Linux: the device computes meanwhile.
     setpriority(PRIO_PROCESS, 0, 19);
-    absl::Status status = Write(path, source, hash, weights);
+    absl::Status status = Write(path, source, identity, weights);
     if (!stopping_.load()) done(std::move(status));
   });
 }
@@ -169,7 +169,7 @@ PackedFileWriter::~PackedFileWriter() {
 }
 
 absl::Status PackedFileWriter::Write(const std::string& path, const PackedSource& source,
-                                     const std::string& content_hash,
+                                     const std::string& identity,
                                      std::span<const std::byte> weights) {
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
@@ -191,7 +191,7 @@ absl::Status PackedFileWriter::Write(const std::string& path, const PackedSource
   if (!owned) return UnavailableError("another process is writing %s", temporary);
   if (ftruncate(file, 0) != 0) return Errno("cannot write", temporary);
   Header header = MakeHeader(source, weights.size());
-  content_hash.copy(header.content_hash, sizeof(header.content_hash) - 1);
+  identity.copy(header.identity, sizeof(header.identity) - 1);
   std::array<std::byte, kHeaderBytes> page{};
   std::memcpy(page.data(), &header, sizeof(header));
   RETURN_IF_ERROR(WriteAll(file, temporary, page));

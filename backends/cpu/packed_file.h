@@ -45,13 +45,13 @@ class PackedFile {
   ~PackedFile();
 
   std::span<const std::byte> weights() const;
-  // ContentHash of the model file when this was written; empty: it was not computed.
-  const std::string& content_hash() const { return content_hash_; }
+  // That of the model file when this was written.
+  const std::string& identity() const { return identity_; }
 
  private:
   const std::byte* data_ = nullptr;
   size_t bytes_ = 0;  // of the mapping
-  std::string content_hash_;
+  std::string identity_;
 };
 
 // Writes a packed file beside the work of the device: as PATH.part until everything is on the disk,
@@ -60,7 +60,7 @@ class PackedFileWriter {
  public:
   // `weights` must outlive the writer. `done` is called once, by the writer's thread, unless the
   // writer is destroyed before.
-  PackedFileWriter(std::string path, const PackedSource& source, std::string content_hash,
+  PackedFileWriter(std::string path, const PackedSource& source, std::string identity,
                    std::span<const std::byte> weights, std::function<void(absl::Status)> done);
   // Gives up what is not written.
   ~PackedFileWriter();
@@ -70,7 +70,7 @@ class PackedFileWriter {
  private:
   // CANCELLED when the writer is being destroyed, UNAVAILABLE when another process writes the file.
   absl::Status Write(const std::string& path, const PackedSource& source,
-                     const std::string& content_hash, std::span<const std::byte> weights);
+                     const std::string& identity, std::span<const std::byte> weights);
 
   std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: uses everything above

@@ -50,7 +50,7 @@ TEST_F(PackedFileTest, MapsWhatWasWritten) {
   const auto packed = Open();
   ASSERT_TRUE(packed.ok()) << packed.status();
   EXPECT_TRUE(std::ranges::equal(packed->weights(), weights_));
-  EXPECT_EQ(packed->content_hash(), "cafe");
+  EXPECT_EQ(packed->identity(), "cafe");
   EXPECT_FALSE(std::filesystem::exists(path() + ".part"));
 }
 

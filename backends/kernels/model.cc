@@ -69,10 +69,17 @@ std::vector<Run> RunsOf(const std::vector<PackedMatrix>& packed, int worker, int
   return runs;
 }
 
-// Packs all matrices with all workers; the last one calls `beside` first.
-absl::Status PackAll(const std::vector<const GgufTensor*>& tensors,
-                     const std::vector<PackedMatrix>& packed, ThreadPool& pool,
-                     const std::function<void()>& beside) {
+// The bytes of the rows that a run is packed from.
+std::span<const std::byte> SourceOf(const GgufTensor& tensor, const Run& run) {
+  const size_t row_bytes = tensor.data.size() / tensor.rows();
+  const size_t end = std::min<size_t>(run.end * kPanelRows, tensor.rows());
+  return tensor.data.subspan(run.first * kPanelRows * row_bytes,
+                             (end - run.first * kPanelRows) * row_bytes);
+}
+
+// Packs all matrices with all workers.
+absl::Status PackAll(const models::GgufFile& file, const std::vector<const GgufTensor*>& tensors,
+                     const std::vector<PackedMatrix>& packed, ThreadPool& pool) {
   constexpr uint64_t kNone = ~uint64_t{0};
   const int workers = pool.threads();
   std::vector<std::vector<Run>> runs;
@@ -82,14 +89,15 @@ absl::Status PackAll(const std::vector<const GgufTensor*>& tensors,
   std::vector<std::atomic<size_t>> taken(workers);
   std::atomic<uint64_t> bad{kNone};  // tensor index << 32 | row, the smallest
   pool.Run([&](int worker) {
-    if (worker == workers - 1 && beside) beside();
     for (int turn = 0; turn < workers; ++turn) {
       const int owner = (worker + turn) % workers;
       for (size_t next = taken[owner]++; next < runs[owner].size(); next = taken[owner]++) {
         const Run& run = runs[owner][next];
         const GgufTensor& tensor = *tensors[run.matrix];
-        const std::optional<size_t> row =
-            PackPanels(tensor.type, tensor.data.data(), run.first, run.end, packed[run.matrix]);
+        std::optional<size_t> row;
+        file.ReadOnce(SourceOf(tensor, run), [&] {
+          row = PackPanels(tensor.type, tensor.data.data(), run.first, run.end, packed[run.matrix]);
+        });
         if (!row.has_value()) continue;
         const uint64_t place = static_cast<uint64_t>(run.matrix) << 32 | *row;
         uint64_t seen = bad.load();
@@ -149,8 +157,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Bind(const models::GgufFile& file,
   return model;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool,
-                                                   const std::function<void()>& beside) {
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file, ThreadPool& pool) {
   ASSIGN_OR_RETURN(const uint64_t bytes, WeightBytes(file));
   ASSIGN_OR_RETURN(AlignedMemory memory, AlignedMemory::Allocate(bytes));
   ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Bind(file, memory.data()));
@@ -164,7 +171,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const models::GgufFile& file,
   }
   packed.push_back(model->output_);
   ASSIGN_OR_RETURN(const LlamaWeights weights, models::BindLlamaWeights(file, model->config_));
-  RETURN_IF_ERROR(PackAll(Matrices(weights), packed, pool, beside));
+  RETURN_IF_ERROR(PackAll(file, Matrices(weights), packed, pool));
   return model;
 }
 

@@ -31,11 +31,9 @@ class Model {
   static absl::StatusOr<uint64_t> WeightBytes(const models::GgufFile& file);
   // Packs the weights of `file`, which must outlive the model, with the threads of `pool`. The
   // errors of ReadLlamaConfig and BindLlamaWeights; INVALID_ARGUMENT naming tensor and row for a
-  // weight that is not finite; RESOURCE_EXHAUSTED. `beside`, unless empty, is called once by the
-  // last worker before it helps to pack: what else wants to be done with the file. It may not be
-  // called when there is an error.
-  static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file, ThreadPool& pool,
-                                                     const std::function<void()>& beside = {});
+  // weight that is not finite; RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const models::GgufFile& file,
+                                                     ThreadPool& pool);
   // The same with weights that are packed already: those of another model of this file, which must
   // outlive this one. The errors of ReadLlamaConfig and BindLlamaWeights; INVALID_ARGUMENT when
   // they are not WeightBytes long.

@@ -40,7 +40,6 @@ std::unique_ptr<scheduler::Engine> MakeEngine(const RigOptions& rig_options) {
   config.kv_bytes = rig_options.kv_bytes;
   config.kv_block_tokens = rig_options.kv_block_tokens;
   config.max_sequences = 80;
-  config.options = {{"hash", "none"}};
   absl::StatusOr<backends::Driver> driver =
       backends::Driver::FromApi(backends::cpu::CpuDeviceApi());
   RETICLE_CHECK(driver.ok());

@@ -279,7 +279,7 @@ absl::Status Tapeout::WriteImage() {
   options.config = config_;
   options.types = TypesName(options_.types);
   options.encodings = encodings_;
-  ASSIGN_OR_RETURN(report_.source_hash, source_.ContentHash());
+  report_.source_hash = source_.Sha256();
   for (size_t i = 0; i < options.source_hash.size(); ++i) {
     options.source_hash[i] =
         static_cast<uint8_t>(std::stoi(report_.source_hash.substr(2 * i, 2), nullptr, 16));
