@@ -1,17 +1,16 @@
 #include "backends/cpu/cpu_device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
-#include <exception>
-#include <functional>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include "backends/abi/driver_support.h"
+#include "absl/functional/function_ref.h"
+#include "backends/abi/driver_table.h"
 #include "backends/cpu/engine.h"
 #include "backends/cpu/open_plan.h"
 #include "backends/cpu/packed_file.h"
@@ -45,17 +44,36 @@ constexpr uint32_t kMaxAdapters = 64;
 
 class CpuDevice {
  public:
-  static absl::StatusOr<std::unique_ptr<CpuDevice>> Open(const reticle_host* host,
+  static absl::StatusOr<std::unique_ptr<CpuDevice>> Open(const reticle_host& host,
                                                          const reticle_device_config& config);
 
-  Engine& engine() { return *engine_; }
+  // The verbs of the C table.
+  const reticle_capabilities& capabilities() const { return engine_->capabilities(); }
+  absl::Status Submit(const reticle_work* work, size_t stride, size_t count, size_t* accepted);
+  absl::Status Poll(reticle_completion* completions, size_t stride, size_t capacity,
+                    size_t* count) {
+    *count = engine_->Poll(completions, stride, capacity);
+    return absl::OkStatus();
+  }
+  bool Arm() { return engine_->Arm(); }
+  absl::Status Cancel(uint64_t sequence) { return engine_->Cancel(sequence); }
+  absl::Status LoadAdapter(uint64_t adapter, const char* path, float scale) {
+    return engine_->LoadAdapter(adapter, path, scale);
+  }
+  absl::Status UnloadAdapter(uint64_t adapter) { return engine_->UnloadAdapter(adapter); }
+  reticle_stats Stats() const;
+  reticle_health Health() const;
+  absl::Status Reset() {
+    engine_->Reset();
+    return absl::OkStatus();
+  }
 
  private:
   CpuDevice() = default;
   // Names the model and packs its weights.
   absl::Status LoadModel();
   // Maps packed weights if there are some, or else loads and has them written.
-  absl::Status LoadModelByPackedFile(const reticle_host* host, const std::string& folder,
+  absl::Status LoadModelByPackedFile(const reticle_host& host, const std::string& folder,
                                      const std::string& model_path, uint64_t weight_bytes);
   reticle_capabilities Describe(const OpenPlan& plan) const;
 
@@ -70,9 +88,9 @@ class CpuDevice {
   std::unique_ptr<Engine> engine_;
 };
 
-void Log(const reticle_host* host, int32_t level, std::string_view message) {
-  if (host == nullptr || host->log == nullptr) return;
-  host->log(host->context, level, message.data(), message.size());
+void Log(const reticle_host& host, int32_t level, std::string_view message) {
+  if (host.log == nullptr) return;
+  host.log(host.context, level, message.data(), message.size());
 }
 
 absl::Status CpuDevice::LoadModel() {
@@ -88,7 +106,7 @@ absl::Status CpuDevice::LoadModel() {
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::LoadModelByPackedFile(const reticle_host* host, const std::string& folder,
+absl::Status CpuDevice::LoadModelByPackedFile(const reticle_host& host, const std::string& folder,
                                               const std::string& model_path,
                                               uint64_t weight_bytes) {
   const std::string path = PackedPath(folder, model_path);
@@ -118,7 +136,7 @@ absl::Status CpuDevice::LoadModelByPackedFile(const reticle_host* host, const st
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_host* host,
+absl::StatusOr<std::unique_ptr<CpuDevice>> CpuDevice::Open(const reticle_host& host,
                                                            const reticle_device_config& config) {
   if (config.model_path == nullptr || config.model_path[0] == '\0') {
     return InvalidArgumentError("model_path is empty; the cpu device needs a GGUF file");
@@ -185,79 +203,20 @@ reticle_capabilities CpuDevice::Describe(const OpenPlan& plan) const {
   return caps;
 }
 
-CpuDevice& Self(reticle_device* device) { return *reinterpret_cast<CpuDevice*>(device); }
-
-// Runs `body`, which returns a code, and turns what a library throws (memory running out) into one.
-template <typename Body>
-int32_t Guarded(reticle_error* error, Body body) {
-  try {
-    return body();
-  } catch (const std::exception& exception) {
-    return FillError(error, RETICLE_RESOURCE_EXHAUSTED, exception.what());
+absl::Status CpuDevice::Submit(const reticle_work* work, size_t stride, size_t count,
+                               size_t* accepted) {
+  for (size_t i = 0; i < count; ++i) {
+    const WholeWork whole(StridedAt(work, stride, i), stride);
+    RETURN_IF_ERROR(engine_->Submit(whole.work(), whole.sampling()));
+    ++*accepted;
   }
+  return absl::OkStatus();
 }
 
-int32_t Open(const reticle_host* host, const reticle_device_config* config, reticle_device** device,
-             reticle_error* error) {
-  *device = nullptr;
-  return Guarded(error, [&] {
-    reticle_device_config storage;
-    auto opened = CpuDevice::Open(host, WholeStruct(config, storage));
-    if (!opened.ok()) return FillError(error, opened.status());
-    *device = reinterpret_cast<reticle_device*>(opened->release());
-    return static_cast<int32_t>(RETICLE_OK);
-  });
-}
-
-void Close(reticle_device* device) { delete &Self(device); }
-
-int32_t Describe(reticle_device* device, reticle_capabilities* capabilities, reticle_error*) {
-  WriteStruct(Self(device).engine().capabilities(), capabilities);
-  return RETICLE_OK;
-}
-
-int32_t Submit(reticle_device* device, const reticle_work* work, size_t stride, size_t count,
-               size_t* accepted, reticle_error* error) {
-  *accepted = 0;
-  return Guarded(error, [&] {
-    for (size_t i = 0; i < count; ++i) {
-      const WholeWork whole(StridedAt(work, stride, i), stride);
-      const absl::Status status = Self(device).engine().Submit(whole.work(), whole.sampling());
-      if (!status.ok()) return FillError(error, status);
-      ++*accepted;
-    }
-    return static_cast<int32_t>(RETICLE_OK);
-  });
-}
-
-int32_t Poll(reticle_device* device, reticle_completion* completions, size_t stride,
-             size_t capacity, size_t* count, reticle_error* error) {
-  *count = Self(device).engine().Poll(completions, stride, capacity);
-  return RETICLE_OK;
-}
-
-int32_t Arm(reticle_device* device) { return Self(device).engine().Arm() ? 1 : 0; }
-
-int32_t Cancel(reticle_device* device, uint64_t sequence, reticle_error* error) {
-  return Guarded(error, [&] { return FillError(error, Self(device).engine().Cancel(sequence)); });
-}
-
-int32_t AdapterLoad(reticle_device* device, uint64_t adapter, const char* path, float scale,
-                    reticle_error* error) {
-  return Guarded(error, [&] {
-    return FillError(
-        error, Self(device).engine().LoadAdapter(adapter, path == nullptr ? "" : path, scale));
-  });
-}
-
-int32_t AdapterUnload(reticle_device* device, uint64_t adapter, reticle_error* error) {
-  return Guarded(error,
-                 [&] { return FillError(error, Self(device).engine().UnloadAdapter(adapter)); });
-}
-
-int32_t Stats(reticle_device* device, reticle_stats* stats, reticle_error*) {
-  const Engine::Counters counters = Self(device).engine().counters();
+reticle_stats CpuDevice::Stats() const {
+  const Engine::Counters counters = engine_->counters();
   reticle_stats out{};
+  out.struct_size = sizeof(out);
   out.device_time_ns = static_cast<uint64_t>(Clock::Monotonic().NowNanos());
   out.busy_ns = counters.busy_ns;
   out.prefill_tokens = counters.prefill_tokens;
@@ -269,44 +228,21 @@ int32_t Stats(reticle_device* device, reticle_stats* stats, reticle_error*) {
   out.slowdown_ratio = 1.0;
   out.resets = counters.resets;
   out.sequences = counters.sequences;
-  WriteStruct(out, stats);
-  return RETICLE_OK;
+  return out;
 }
 
-int32_t Health(reticle_device*, reticle_health* health, reticle_error*) {
+reticle_health CpuDevice::Health() const {
   reticle_health out{};
+  out.struct_size = sizeof(out);
   out.state = RETICLE_HEALTH_READY;
-  WriteStruct(out, health);
-  return RETICLE_OK;
+  return out;
 }
-
-int32_t Reset(reticle_device* device, reticle_error*) {
-  Self(device).engine().Reset();
-  return RETICLE_OK;
-}
-
-constexpr reticle_device_api kApi = {
-    .struct_size = sizeof(reticle_device_api),
-    .abi_major = RETICLE_DEVICE_ABI_MAJOR,
-    .abi_minor = RETICLE_DEVICE_ABI_MINOR,
-    .driver_name = "cpu",
-    .driver_version = "0.1.0",
-    .open = Open,
-    .close = Close,
-    .describe = Describe,
-    .submit = Submit,
-    .poll = Poll,
-    .arm = Arm,
-    .cancel = Cancel,
-    .adapter_load = AdapterLoad,
-    .adapter_unload = AdapterUnload,
-    .stats = Stats,
-    .health = Health,
-    .reset = Reset,
-};
 
 }  // namespace
 
-const reticle_device_api* CpuDeviceApi() { return &kApi; }
+const reticle_device_api* CpuDeviceApi() {
+  static constexpr reticle_device_api kApi = DriverTable<CpuDevice>::Make("cpu", "0.1.0");
+  return &kApi;
+}
 
 }  // namespace reticle::backends::cpu

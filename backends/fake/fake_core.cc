@@ -43,8 +43,9 @@ std::shared_ptr<FakeControl> FindFakeDevice(std::string_view name) {
   return found == registry.controls.end() ? nullptr : found->second;
 }
 
-absl::StatusOr<std::unique_ptr<FakeDevice>> FakeDevice::Create(const reticle_host& host,
-                                                               const FakeOptions& options) {
+absl::StatusOr<std::unique_ptr<FakeDevice>> FakeDevice::Open(const reticle_host& host,
+                                                             const reticle_device_config& config) {
+  ASSIGN_OR_RETURN(const FakeOptions options, FakeOptions::FromConfig(config));
   if (options.fail_open) return UnavailableError("option fail_open: the fake device is absent");
   std::unique_ptr<FakeDevice> device(new FakeDevice(host, options));
   if (options.event_fd) {
@@ -235,7 +236,7 @@ absl::Status FakeDevice::Cancel(uint64_t id) {
 
 absl::Status FakeDevice::LoadAdapter(uint64_t adapter, const char* path, float scale) {
   if (adapter == 0) return InvalidArgumentError("adapter is 0; ids begin at 1");
-  if (path == nullptr || *path == '\0') return InvalidArgumentError("path of the adapter is empty");
+  if (*path == '\0') return InvalidArgumentError("path of the adapter is empty");
   if (adapters_.contains(adapter)) return AlreadyExistsError("adapter %u is loaded", adapter);
   if (adapters_.size() >= capabilities_.max_adapters) {
     return ResourceExhaustedError("%u adapters are loaded; max_adapters is %u", adapters_.size(),

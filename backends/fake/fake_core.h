@@ -23,8 +23,8 @@ namespace reticle::backends::fake {
 // Threads as in the ABI: capabilities, Stats and Health by any thread, the rest by one.
 class FakeDevice {
  public:
-  static absl::StatusOr<std::unique_ptr<FakeDevice>> Create(const reticle_host& host,
-                                                            const FakeOptions& options);
+  static absl::StatusOr<std::unique_ptr<FakeDevice>> Open(const reticle_host& host,
+                                                          const reticle_device_config& config);
   ~FakeDevice();
   FakeDevice(const FakeDevice&) = delete;
   FakeDevice& operator=(const FakeDevice&) = delete;

@@ -11,6 +11,7 @@
 
 #include "backends/abi/capabilities_check.h"
 #include "backends/hardwired/card/firmware_loop.h"
+#include "backends/hardwired/driver/open_devices.h"
 #include "backends/sampling/sequence_sampling.h"
 #include "base/status.h"
 
@@ -52,8 +53,9 @@ std::string Printable(std::string_view text) {
 HardwiredDevice::HardwiredDevice(const reticle_host& host, DriverOptions options)
     : host_(host), options_(std::move(options)) {}
 
-absl::StatusOr<std::unique_ptr<HardwiredDevice>> HardwiredDevice::Create(const reticle_host& host,
-                                                                         DriverOptions options) {
+absl::StatusOr<std::unique_ptr<HardwiredDevice>> HardwiredDevice::Open(
+    const reticle_host& host, const reticle_device_config& config) {
+  ASSIGN_OR_RETURN(DriverOptions options, DriverOptions::FromConfig(config));
   std::unique_ptr<HardwiredDevice> device(new HardwiredDevice(host, std::move(options)));
   const DriverOptions& made = device->options_;
   const bool is_inline = made.place == CardPlace::kInline;
@@ -74,10 +76,14 @@ absl::StatusOr<std::unique_ptr<HardwiredDevice>> HardwiredDevice::Create(const r
     ASSIGN_OR_RETURN(device->watcher_, Watcher::Start(std::move(watcher)));
   }
   RETURN_IF_ERROR(device->Start());
+  OpenDevices::Get().Add(device.get());
   return device;
 }
 
-HardwiredDevice::~HardwiredDevice() { watcher_.reset(); }
+HardwiredDevice::~HardwiredDevice() {
+  OpenDevices::Get().Remove(this);
+  watcher_.reset();
+}
 
 absl::Status HardwiredDevice::Start() {
   RETURN_IF_ERROR(connection_->Start());
@@ -299,7 +305,7 @@ absl::Status HardwiredDevice::LoadAdapter(uint64_t adapter, const char* path, fl
     return absl::UnimplementedError("this device does not offer adapters");
   }
   if (adapter == 0) return absl::InvalidArgumentError("adapter is 0; ids begin at 1");
-  if (path == nullptr || *path == '\0') {
+  if (*path == '\0') {
     return absl::InvalidArgumentError("path of the adapter is empty");
   }
   if (std::strlen(path) > 4096) return absl::InvalidArgumentError("path has more than 4096 bytes");

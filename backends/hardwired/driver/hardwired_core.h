@@ -27,8 +27,9 @@ namespace reticle::backends::hardwired {
 // Threads as in the ABI: capabilities, Stats, Health and Inject by any thread, the rest by one.
 class HardwiredDevice {
  public:
-  static absl::StatusOr<std::unique_ptr<HardwiredDevice>> Create(const reticle_host& host,
-                                                                 DriverOptions options);
+  // Among the OpenDevices from then on until it is destroyed.
+  static absl::StatusOr<std::unique_ptr<HardwiredDevice>> Open(const reticle_host& host,
+                                                               const reticle_device_config& config);
   ~HardwiredDevice();
   HardwiredDevice(const HardwiredDevice&) = delete;
   HardwiredDevice& operator=(const HardwiredDevice&) = delete;
