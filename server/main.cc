@@ -33,8 +33,7 @@ int RunServe(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
   cli::ServeOptions options;
   if (const auto exit = cli::ParseServeArguments(arguments, options); exit.has_value()) {
-    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
-    return exit->status;
+    return cli::Finish(*exit);
   }
   auto buckets = reticle::server::Buckets::Create(options.metrics_buckets);
   if (!buckets.ok()) {
@@ -110,8 +109,7 @@ int RunChat(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
   cli::ChatOptions options;
   if (const auto exit = cli::ParseChatArguments(arguments, options); exit.has_value()) {
-    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
-    return exit->status;
+    return cli::Finish(*exit);
   }
   return cli::Chat(options);
 }
@@ -120,8 +118,7 @@ int RunTapeout(const std::vector<std::string>& arguments) {
   namespace cli = reticle::server::cli;
   cli::TapeoutCommand command;
   if (const auto exit = cli::ParseTapeoutArguments(arguments, command); exit.has_value()) {
-    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
-    return exit->status;
+    return cli::Finish(*exit);
   }
   return cli::RunTapeout(command);
 }

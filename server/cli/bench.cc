@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "backends/cpu/bench/memory_model.h"
@@ -100,8 +99,7 @@ absl::Status Measure(CpuBenchCommand& command) {
 int RunCpu(const std::vector<std::string>& arguments) {
   CpuBenchCommand command;
   if (const auto exit = ParseCpuBenchArguments(arguments, command); exit.has_value()) {
-    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
-    return exit->status;
+    return Finish(*exit);
   }
   const bool terminal = isatty(STDERR_FILENO) == 1;
   command.bench.progress = [terminal](const std::string& line) {
@@ -173,29 +171,16 @@ std::optional<CommandLineExit> ParseCpuBenchArguments(const std::vector<std::str
       ->needs(against);
   app.add_option("--json", command.json, "Write the result as JSON to this file; -: print it");
   app.add_flag("--quiet", command.quiet, "Do not print the table");
-  try {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    CommandLineExit exit;
-    exit.status = app.exit(error, text, text) == 0 ? 0 : 2;
-    exit.output = text.str();
-    return exit;
-  }
+  if (auto exit = ParseArguments(app, arguments); exit.has_value()) return exit;
   bench.kv_type = kv == "q8_0" ? RETICLE_KV_TYPE_Q8_0 : RETICLE_KV_TYPE_F16;
-  const auto complain = [](const absl::Status& status) {
-    return CommandLineExit{.status = 2,
-                           .output = "reticle bench cpu: " + std::string(status.message()) + "\n"};
-  };
   if (!command.synthetic.empty()) {
     const auto known = models::ParseSyntheticModel(command.synthetic);
-    if (!known.ok()) return complain(known.status());
+    if (!known.ok()) return Mistake(app, known.status());
   }
   backends::cpu::bench::CpuBenchOptions checked = bench;
   // Which model is settled later.
   checked.model = "model";
-  if (const absl::Status status = checked.Validate(); !status.ok()) return complain(status);
+  if (const absl::Status status = checked.Validate(); !status.ok()) return Mistake(app, status);
   return std::nullopt;
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "backends/cpu/bench/cpu_bench.h"
-#include "server/cli/serve_options.h"
+#include "server/cli/command_line.h"
 
 namespace reticle::server::cli {
 

@@ -6,6 +6,7 @@
 #include "backends/hardwired/card/card_server.h"
 #include "backends/hardwired/card/fault.h"
 #include "base/status.h"
+#include "server/cli/command_line.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -57,11 +58,7 @@ int RunCard(const std::vector<std::string>& arguments) {
   app.add_option("--fd", options.socket_fd,
                  "A connected socket: what a server uses that starts "
                  "its cards itself");
-  try {
-    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
+  if (const auto exit = ParseArguments(app, arguments); exit.has_value()) return Finish(*exit);
   if (!name.empty() && options.socket_path.empty()) {
     options.socket_path = "/tmp/reticle-card-" + name + ".sock";
   }

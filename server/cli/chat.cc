@@ -351,22 +351,13 @@ std::optional<CommandLineExit> ParseChatArguments(const std::vector<std::string>
                  "the system's");
   app.add_option("--set", options.settings,
                  "NAME=VALUE of temperature, top_p, top_k, max_tokens or seed; may be repeated");
-  try {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-    app.parse(reversed);
-  } catch (const CLI::CallForHelp&) {
-    return CommandLineExit{0, app.help()};
-  } catch (const CLI::ParseError& error) {
-    return CommandLineExit{2, std::string("reticle chat: ") + error.what() + "\n"};
-  }
+  if (auto exit = ParseArguments(app, arguments); exit.has_value()) return exit;
   ChatSession probe;
   for (const std::string& setting : options.settings) {
-    if (const absl::Status status = probe.Set(setting); !status.ok()) {
-      return CommandLineExit{2, "reticle chat: " + std::string(status.message()) + "\n"};
-    }
+    if (const absl::Status status = probe.Set(setting); !status.ok()) return Mistake(app, status);
   }
   if (const auto url = ParseChatUrl(options.url); !url.ok()) {
-    return CommandLineExit{2, "reticle chat: " + std::string(url.status().message()) + "\n"};
+    return Mistake(app, url.status());
   }
   return std::nullopt;
 }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "server/cli/serve_options.h"
+#include "server/cli/command_line.h"
 
 namespace reticle::server::cli {
 

@@ -3,10 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <map>
-#include <sstream>
 
 #include "backends/hardwired/profiles/profile.h"
 #include "base/status.h"
+#include "server/cli/command_line.h"
 #include "server/cli/compare_report.h"
 #include "server/cli/compare_simulation.h"
 #include "server/cli/profile_options.h"
@@ -107,15 +107,7 @@ int Compare(const std::vector<std::string>& arguments) {
                  "taalas-hc1:timing.pipeline_depth=32; repeatable");
   app.add_option("--json", options.json, "File for the figures as JSON");
   app.add_option("--svg", options.svg, "File for a chart");
-  try {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    const int status = app.exit(error, text, text) == 0 ? 0 : 2;
-    std::fputs(text.str().c_str(), status == 0 ? stdout : stderr);
-    return status;
-  }
+  if (const auto exit = ParseArguments(app, arguments); exit.has_value()) return Finish(*exit);
   absl::StatusOr<Comparison> comparison = RunComparison(options);
   absl::Status status = comparison.status();
   if (status.ok()) {

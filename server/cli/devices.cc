@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_format.h"
+#include "server/cli/command_line.h"
 #include "server/http/json_writer.h"
 
 namespace reticle::server::cli {
@@ -199,11 +200,7 @@ int RunDevices(const std::vector<std::string>& arguments) {
   show->add_option("profile", name, "A profile's name, or the path of a TOML file")->required();
   show->add_flag("--json", json, "As JSON");
   app.require_subcommand(0, 1);
-  try {
-    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
+  if (const auto exit = ParseArguments(app, arguments); exit.has_value()) return Finish(*exit);
   if (*show) {
     const auto profile = hardwired::LoadProfile(name);
     if (!profile.ok()) return Fail(profile.status());

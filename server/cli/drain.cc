@@ -5,12 +5,12 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "server/cli/chat_client.h"
+#include "server/cli/command_line.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -77,15 +77,7 @@ int RunDrain(const std::vector<std::string>& arguments) {
       ->capture_default_str();
   app.add_option("--wait", options.wait_s, "Longest time to wait, seconds")->capture_default_str();
   app.add_flag("--until-gone", options.until_gone, "Wait until the process has ended");
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  try {
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    const int status = app.exit(error, text, text);
-    std::fputs(text.str().c_str(), status == 0 ? stdout : stderr);
-    return status == 0 ? 0 : 2;
-  }
+  if (const auto exit = ParseArguments(app, arguments); exit.has_value()) return Finish(*exit);
   const absl::Status status = Drain(options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "reticle drain: %s\n", std::string(status.message()).c_str());

@@ -135,8 +135,7 @@ int RunScenario(const LoadOptions& options, const std::string& version) {
 int RunLoad(const std::vector<std::string>& arguments, const std::string& version) {
   LoadOptions options;
   if (const auto exit = ParseLoadArguments(arguments, options); exit.has_value()) {
-    std::fputs(exit->output.c_str(), exit->status == 0 ? stdout : stderr);
-    return exit->status;
+    return Finish(*exit);
   }
   HandleSignals();
   switch (options.mode) {

@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
-#include <sstream>
 #include <utility>
 
 #include "base/status.h"
@@ -28,26 +27,6 @@ bool Has(const std::vector<std::string>& arguments, const std::string& flag) {
   return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& argument) {
     return argument == flag || argument.starts_with(flag + "=");
   });
-}
-
-std::optional<CommandLineExit> Fail(const absl::Status& status) {
-  return CommandLineExit{.status = 2,
-                         .output = "reticle load: " + std::string(status.message()) + "\n"};
-}
-
-// Parses `arguments` with `app`; what it has to say on --help or a mistake comes back.
-std::optional<CommandLineExit> Parse(CLI::App& app, const std::vector<std::string>& arguments) {
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  try {
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    CommandLineExit exit;
-    exit.status = app.exit(error, text, text) == 0 ? 0 : 2;
-    exit.output = text.str();
-    return exit;
-  }
-  return std::nullopt;
 }
 
 // Throws what CLI11 expects of a value that is refused.
@@ -88,13 +67,13 @@ std::optional<CommandLineExit> ParseNullServer(const std::vector<std::string>& a
            "With --rate: how long an event may wait for others to share its write");
   app.add_option("--threads", null.threads, "Event loops")->capture_default_str();
   app.add_flag("--spin", null.spin, "Poll without sleeping");
-  if (auto exit = Parse(app, arguments); exit.has_value()) return exit;
+  if (auto exit = ParseArguments(app, arguments); exit.has_value()) return exit;
   const auto endpoint = loadtest::ParseListen(listen);
-  if (!endpoint.ok()) return Fail(endpoint.status());
+  if (!endpoint.ok()) return Mistake(app, endpoint.status());
   null.host = endpoint->host;
   null.port = endpoint->port;
   null.write_each_event = writes == "each";
-  if (const absl::Status status = null.Validate(); !status.ok()) return Fail(status);
+  if (const absl::Status status = null.Validate(); !status.ok()) return Mistake(app, status);
   return std::nullopt;
 }
 
@@ -116,7 +95,7 @@ std::optional<CommandLineExit> ParseCompare(const std::vector<std::string>& argu
         options.max_regression = percent ? value / 100 : value;
       },
       "Exit with 1 when a rate, a time or the errors are worse by more than this, as in 10%");
-  return Parse(app, arguments);
+  return ParseArguments(app, arguments);
 }
 
 }  // namespace
@@ -127,20 +106,20 @@ std::optional<CommandLineExit> ParseLoadArguments(const std::vector<std::string>
   if (Has(arguments, "--compare")) return ParseCompare(arguments, options);
 
   std::string scenario;
-  CLI::App first;
+  CLI::App first("", "reticle load");
   first.set_help_flag();
   first.allow_extras();
   first.add_option("--scenario", scenario);
   bool list = false;
   first.add_flag("--list-scenarios", list);
-  if (auto exit = Parse(first, arguments); exit.has_value()) return exit;
+  if (auto exit = ParseArguments(first, arguments); exit.has_value()) return exit;
   if (list) {
     options.mode = LoadOptions::Mode::kListScenarios;
     return std::nullopt;
   }
   if (!scenario.empty()) {
     const absl::Status status = loadtest::LoadScenarioByName(scenario, options.scenario);
-    if (!status.ok()) return Fail(status);
+    if (!status.ok()) return Mistake(first, status);
   }
 
   options.progress = isatty(STDERR_FILENO) == 1;
@@ -180,8 +159,9 @@ std::optional<CommandLineExit> ParseLoadArguments(const std::vector<std::string>
           ->default_str(setting.default_text);
     }
   }
-  if (auto exit = Parse(app, arguments); exit.has_value()) return exit;
-  if (const absl::Status status = options.scenario.Validate(); !status.ok()) return Fail(status);
+  if (auto exit = ParseArguments(app, arguments); exit.has_value()) return exit;
+  if (const absl::Status status = options.scenario.Validate(); !status.ok())
+    return Mistake(app, status);
   return std::nullopt;
 }
 

@@ -9,7 +9,7 @@
 
 #include "loadtest/null_server.h"
 #include "loadtest/scenario.h"
-#include "server/cli/serve_options.h"
+#include "server/cli/command_line.h"
 
 namespace reticle::server::cli {
 

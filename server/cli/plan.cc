@@ -2,11 +2,11 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <sstream>
 
 #include "backends/hardwired/profiles/profile.h"
 #include "base/status.h"
 #include "loadtest/text.h"
+#include "server/cli/command_line.h"
 #include "server/cli/plan_report.h"
 #include "server/cli/plan_search.h"
 #include "server/cli/plan_statistics.h"
@@ -254,15 +254,7 @@ int RunPlan(const std::vector<std::string>& arguments) {
                  "PROFILE:name=value: another number of a profile, such as "
                  "taalas-hc1:timing.pipeline_depth=32; repeatable");
   app.add_option("--json", options.json, "File for the plan as JSON; -: print it, not the table");
-  try {
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    const int status = app.exit(error, text, text) == 0 ? 0 : 2;
-    std::fputs(text.str().c_str(), status == 0 ? stdout : stderr);
-    return status;
-  }
+  if (const auto exit = ParseArguments(app, arguments); exit.has_value()) return Finish(*exit);
   const absl::StatusOr<PlanReport> report = MakeReport(options, cv->count() > 0);
   if (!report.ok()) return Fail(report.status());
   if (options.json != "-") std::fputs(PlanTable(*report).c_str(), stdout);

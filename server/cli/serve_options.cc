@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <functional>
-#include <sstream>
 #include <utility>
 
 #include "base/file.h"
@@ -338,42 +337,28 @@ std::optional<CommandLineExit> ParseServeArguments(const std::vector<std::string
                                                    ServeOptions& options) {
   options.arguments = arguments;
   const std::vector<Setting> settings = Settings(options);
-  // CLI11 takes arguments from the back.
-  const std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   std::string config;
-  const auto fail = [](const absl::Status& status) {
-    return CommandLineExit{.status = 2,
-                           .output = "reticle serve: " + std::string(status.message()) + "\n"};
-  };
   constexpr char kConfigHelp[] =
       "TOML file, a line such as threads = 2 for each option; flags override it";
 
-  CLI::App first;
+  CLI::App first("", "reticle serve");
   first.set_help_flag();
   first.allow_extras();
   first.add_option("--config", config, kConfigHelp);
   CLI::App app("Serves a model over HTTP and gRPC", "reticle serve");
   app.add_option("--config", config, kConfigHelp);
-  try {
-    std::vector<std::string> rest = reversed;
-    first.parse(rest);
-    if (!config.empty()) {
-      if (const absl::Status status = LoadFile(config, settings); !status.ok()) return fail(status);
+  if (auto exit = ParseArguments(first, arguments); exit.has_value()) return exit;
+  if (!config.empty()) {
+    if (const absl::Status status = LoadFile(config, settings); !status.ok()) {
+      return Mistake(app, status);
     }
-    for (const Setting& setting : settings) setting.add(app);
-    rest = reversed;
-    app.parse(rest);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    CommandLineExit exit;
-    exit.status = app.exit(error, text, text) == 0 ? 0 : 2;
-    exit.output = text.str();
-    return exit;
   }
-  if (const absl::Status status = options.Validate(); !status.ok()) return fail(status);
+  for (const Setting& setting : settings) setting.add(app);
+  if (auto exit = ParseArguments(app, arguments); exit.has_value()) return exit;
+  if (const absl::Status status = options.Validate(); !status.ok()) return Mistake(app, status);
   for (const std::string& text : options.adapters) {
     absl::StatusOr<AdapterOption> adapter = ParseAdapter(text);
-    if (!adapter.ok()) return fail(adapter.status());
+    if (!adapter.ok()) return Mistake(app, adapter.status());
     options.parsed_adapters.push_back(*std::move(adapter));
   }
   if (options.http != "none") {

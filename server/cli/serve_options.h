@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/cli/command_line.h"
 #include "server/http/http_server.h"
 
 namespace reticle::server::cli {
@@ -101,13 +102,6 @@ struct ServeOptions {
 
   // INVALID_ARGUMENT naming the first option that is out of its limits.
   absl::Status Validate() const;
-};
-
-// Why the program ends with the parsing of its command line, by --help or by a mistake: the exit
-// status and what to print, to standard output for status 0 and else to standard error.
-struct CommandLineExit {
-  int status = 0;
-  std::string output;
 };
 
 // `arguments`: those behind "serve". The TOML file that --config names is read first, then the

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <sstream>
 #include <string_view>
 
 #include "backends/kernels/thread_pool.h"
@@ -140,19 +139,9 @@ std::optional<CommandLineExit> ParseTapeoutArguments(const std::vector<std::stri
   app.add_option("--json", command.json, "File for the report; - for standard output");
   app.add_option("--threads", command.threads, "Threads that compute; 0: one for each CPU")
       ->check(CLI::Range(0, 256));
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  try {
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    std::ostringstream text;
-    CommandLineExit exit;
-    exit.status = app.exit(error, text, text) == 0 ? 0 : 2;
-    exit.output = text.str();
-    return exit;
-  }
+  if (auto exit = ParseArguments(app, arguments); exit.has_value()) return exit;
   if (const auto types = hardwired::ParseTypes(command.types); !types.ok()) {
-    return CommandLineExit{
-        2, absl::StrFormat("reticle tapeout: --%s\n", std::string(types.status().message()))};
+    return Mistake(app, InvalidArgumentError("--%s", types.status().message()));
   }
   return std::nullopt;
 }

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "backends/hardwired/rom/tapeout.h"
-#include "server/cli/serve_options.h"
+#include "server/cli/command_line.h"
 
 namespace reticle::server::cli {
 
