@@ -29,29 +29,14 @@ std::string Shares(const Cost& cost) {
                          percent(cost.network), percent(cost.operations));
 }
 
-void AppendNumber(std::string& out, double value) {
-  out += std::isfinite(value) ? absl::StrFormat("%.9g", value) : "null";
-}
-
-void AppendFigure(std::string& out, std::string_view name, const Figure& figure) {
-  out += ",";
-  http::AppendJsonString(out, name);
-  out += ":{\"value\":";
-  AppendNumber(out, figure.value);
-  out += absl::StrFormat(",\"provenance\":\"%c\"}", figure.letter);
-}
-
 void AppendMember(std::string& out, std::string_view name, double value) {
-  out += ",";
-  http::AppendJsonString(out, name);
-  out += ":";
+  AppendKey(out, name);
   AppendNumber(out, value);
 }
 
 void AppendMeasured(std::string& out, std::string_view name, const Measured& measured) {
-  out += ",";
-  http::AppendJsonString(out, name);
-  out += absl::StrFormat(":{\"calls\":%u", measured.calls);
+  AppendKey(out, name);
+  out += absl::StrFormat("{\"calls\":%u", measured.calls);
   AppendMember(out, "prompt_tokens", static_cast<double>(measured.prompt_tokens));
   AppendMember(out, "output_tokens", static_cast<double>(measured.output_tokens));
   AppendMember(out, "seconds", measured.seconds);

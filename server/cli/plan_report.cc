@@ -67,16 +67,6 @@ std::string CardsCell(const PlannedProfile& planned) {
 
 // ---- JSON
 
-void AppendNumber(std::string& out, double value) {
-  out += std::isfinite(value) ? absl::StrFormat("%.9g", value) : "null";
-}
-
-void AppendKey(std::string& out, std::string_view name) {
-  if (out.back() != '{') out += ",";
-  http::AppendJsonString(out, name);
-  out += ":";
-}
-
 void AppendEstimate(std::string& out, std::string_view name, const Estimate& estimate,
                     double unit = 1) {
   AppendKey(out, name);
@@ -87,17 +77,6 @@ void AppendEstimate(std::string& out, std::string_view name, const Estimate& est
   out += ",\"high\":";
   AppendNumber(out, estimate.high() / unit);
   out += "}";
-}
-
-void AppendFigure(std::string& out, std::string_view name, const std::optional<Figure>& figure) {
-  AppendKey(out, name);
-  if (!figure.has_value()) {
-    out += "null";
-    return;
-  }
-  out += "{\"value\":";
-  AppendNumber(out, figure->value);
-  out += absl::StrFormat(",\"provenance\":\"%c\"}", figure->letter);
 }
 
 double UnitOf(std::string_view metric) {

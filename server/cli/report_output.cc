@@ -1,11 +1,13 @@
 #include "server/cli/report_output.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 
 #include "absl/strings/str_format.h"
 #include "base/status.h"
+#include "server/http/json_writer.h"
 
 namespace reticle::server::cli {
 namespace {
@@ -80,6 +82,27 @@ std::string TextTable::Render() const {
     text += '\n';
   }
   return text;
+}
+
+void AppendKey(std::string& out, std::string_view name) {
+  if (out.back() != '{') out += ",";
+  http::AppendJsonString(out, name);
+  out += ":";
+}
+
+void AppendNumber(std::string& out, double value) {
+  out += std::isfinite(value) ? absl::StrFormat("%.9g", value) : "null";
+}
+
+void AppendFigure(std::string& out, std::string_view name, const std::optional<Figure>& figure) {
+  AppendKey(out, name);
+  if (!figure.has_value()) {
+    out += "null";
+    return;
+  }
+  out += "{\"value\":";
+  AppendNumber(out, figure->value);
+  out += absl::StrFormat(",\"provenance\":\"%c\"}", figure->letter);
 }
 
 absl::Status WriteReport(const std::string& path, const std::string& text) {

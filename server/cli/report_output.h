@@ -3,7 +3,9 @@
 #define RETICLE_SERVER_CLI_REPORT_OUTPUT_H_
 
 #include <initializer_list>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +37,13 @@ class TextTable {
  private:
   std::vector<std::vector<std::string>> rows_;
 };
+
+// Members of a JSON object that `out` ends with: a comma, unless it is the first, and the key.
+void AppendKey(std::string& out, std::string_view name);
+// A value; null when it is not finite.
+void AppendNumber(std::string& out, double value);
+// A member {"value":..,"provenance":".."}, or null.
+void AppendFigure(std::string& out, std::string_view name, const std::optional<Figure>& figure);
 
 // Writes `text` to a file, or to standard output for "-".
 absl::Status WriteReport(const std::string& path, const std::string& text);
