@@ -19,6 +19,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -149,13 +150,14 @@ void StartLog(const LogOptions& options) {
   std::shared_ptr<spdlog::logger>& logger = LoggerSlot();
   g_format.store(options.format);
   if (options.asynchronous) {
-    auto* const pool = new std::shared_ptr<spdlog::details::thread_pool>(
-        std::make_shared<spdlog::details::thread_pool>(
-            options.queue_lines, 1, [] { pthread_setname_np(pthread_self(), "log"); }));
+    // Never destroyed: whoever logs last needs it, as the logger.
+    static auto* const pools = new std::vector<std::shared_ptr<spdlog::details::thread_pool>>;
+    pools->push_back(std::make_shared<spdlog::details::thread_pool>(
+        options.queue_lines, 1, [] { pthread_setname_np(pthread_self(), "log"); }));
     logger = std::make_shared<spdlog::async_logger>(
-        "reticle", std::make_shared<StderrSink<spdlog::details::null_mutex>>(), *pool,
+        "reticle", std::make_shared<StderrSink<spdlog::details::null_mutex>>(), pools->back(),
         spdlog::async_overflow_policy::overrun_oldest);
-    g_pool.store(pool->get(), std::memory_order_release);
+    g_pool.store(pools->back().get(), std::memory_order_release);
   }
   SetPattern(*logger);
 }

@@ -54,10 +54,11 @@ void CompletionWriter::Push(const CompletionCell& cell, std::span<const reticle_
   const size_t extra_bytes = top.size_bytes() + message.size();
   const size_t extra_cells = (extra_bytes + sizeof(CompletionCell) - 1) / sizeof(CompletionCell);
   if (extra_bytes > 0) {
-    auto* const extra = reinterpret_cast<char*>(&record[1]);
+    auto* const extra = reinterpret_cast<std::byte*>(&record[1]);
     std::memset(extra, 0, extra_cells * sizeof(CompletionCell));
-    std::memcpy(extra, top.data(), top.size_bytes());
-    std::memcpy(extra + top.size_bytes(), message.data(), message.size());
+    // Unlike memcpy, it takes the null of what is empty.
+    std::byte* const behind = std::ranges::copy(std::as_bytes(top), extra).out;
+    std::ranges::copy(std::as_bytes(std::span(message)), behind);
   }
   CompletionCell& head = record[0];
   head = cell;
