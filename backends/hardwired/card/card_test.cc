@@ -387,7 +387,7 @@ TEST_F(FirmwareTest, AnyOrderIsSurvived) {
     sampling.prompt_tokens = any();
     if (random() % 6 == 0) sampling.logprobs = any();
     writer_.WriteWork(work, random() % 3 == 0 ? nullptr : &sampling, 100,
-                      static_cast<int64_t>(random()) * any());
+                      static_cast<int64_t>(random() * any()));
     if (random() % 10 == 0) writer_.WriteCancel(random() % 6, now_ns_);
     now_ns_ += static_cast<int64_t>(random() % 200'000);
     StepAll();
