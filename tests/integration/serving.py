@@ -48,8 +48,9 @@ class Server:
         return self.process.stdout.readline().decode()
 
     def errors(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # The process writes at the place that this descriptor has, too: it must not be moved.
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size, 0).decode(errors="replace")
 
     def wait_ready(self):
         while True:

@@ -177,8 +177,8 @@ class Prometheus:
                 time.sleep(0.1)
 
     def errors(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # The process writes at the place that this descriptor has, too: it must not be moved.
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode(errors="replace")
 
     def api(self, path, **parameters):
         """The `data` of a reply; RuntimeError says why there is none."""
