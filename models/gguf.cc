@@ -1,7 +1,6 @@
 #include "models/gguf.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,7 +14,6 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
-#include "base/check.h"
 #include "base/status.h"
 #include "models/gguf_cursor.h"
 
@@ -90,32 +88,6 @@ const T* FindByName(const std::vector<T>& items, const std::vector<uint32_t>& or
 
 std::string_view EntryName(const Entry& entry) { return entry.key; }
 std::string_view TensorName(const GgufTensor& tensor) { return tensor.name; }
-
-// SHA-256 in steps.
-class Sha256Digest {
- public:
-  Sha256Digest() : context_(EVP_MD_CTX_new()) {
-    RETICLE_CHECK(context_ != nullptr &&
-                  EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
-  }
-  void Add(const void* data, size_t bytes) {
-    RETICLE_CHECK(EVP_DigestUpdate(context_.get(), data, bytes) == 1);
-  }
-  // Once. Lower-case hex.
-  std::string Finish() {
-    std::string digest(static_cast<size_t>(EVP_MD_CTX_size(context_.get())), '\0');
-    RETICLE_CHECK(EVP_DigestFinal_ex(context_.get(),
-                                     reinterpret_cast<unsigned char*>(digest.data()),
-                                     nullptr) == 1);
-    return absl::BytesToHexString(digest);
-  }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-};
 
 }  // namespace
 
@@ -444,19 +416,19 @@ std::string GgufFile::Identity(ParallelFor parallel_for) const {
       XXH128_canonicalFromHash(&digests[i], XXH3_128bits(piece.data(), piece.size()));
     });
   });
-  Sha256Digest digest;
-  digest.Add(digests.data(), digests.size() * sizeof(digests[0]));
-  return digest.Finish();
+  Sha256 sha;
+  sha.Add(std::as_bytes(std::span(digests)));
+  return HexOf(sha.Finish());
 }
 
-std::string GgufFile::Sha256() const {
+Sha256Digest GgufFile::FileSha256() const {
   const std::span<const std::byte> bytes = impl_->bytes;
-  Sha256Digest digest;
+  Sha256 sha;
   for (size_t at = 0; at < bytes.size(); at += kPieceBytes) {
     const auto piece = bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at));
-    ReadOnce(piece, [&] { digest.Add(piece.data(), piece.size()); });
+    ReadOnce(piece, [&] { sha.Add(piece); });
   }
-  return digest.Finish();
+  return sha.Finish();
 }
 
 }  // namespace reticle::models

@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/gguf_value.h"
+#include "models/sha256.h"
 #include "models/tensor_type.h"
 
 namespace reticle::models {
@@ -94,10 +95,10 @@ class GgufFile {
   using ParallelFor = absl::FunctionRef<void(size_t count, absl::FunctionRef<void(size_t)> body)>;
   // The model's identity, 64 lower-case hex digits: SHA-256 over the 128-bit XXH3 (canonical form,
   // https://xxhash.com) of each 4 MiB of the file in turn. It tells files apart, as fast as memory
-  // gives them, and is no proof against somebody who wants two to agree: Sha256 is.
+  // gives them, and is no proof against somebody who wants two to agree: FileSha256 is.
   std::string Identity(ParallelFor parallel_for) const;
-  // Over the whole file, lower-case hex, as sha256sum has it.
-  std::string Sha256() const;
+  // Of the whole file, as sha256sum has it.
+  Sha256Digest FileSha256() const;
 
  private:
   GgufFile();

@@ -396,7 +396,7 @@ TEST(GgufTest, OpensFilesAndHashesThem) {
   const Bytes copy(reinterpret_cast<const std::byte*>(content.data()),
                    reinterpret_cast<const std::byte*>(content.data()) + content.size());
   EXPECT_EQ(IdentityOf(**opened), IdentityOf(**GgufFile::Parse(copy)));
-  EXPECT_EQ((*opened)->Sha256(), (*GgufFile::Parse(copy))->Sha256());
+  EXPECT_EQ((*opened)->FileSha256(), (*GgufFile::Parse(copy))->FileSha256());
   // What was released is there when it is read again.
   (*opened)->ReleasePages();
   EXPECT_EQ((*opened)->GetString("general.name").value(), "x");
@@ -408,7 +408,7 @@ TEST(GgufTest, OpensFilesAndHashesThem) {
 // The digest of those 24 bytes by Python's hashlib.
 TEST(GgufTest, Sha256IsThatOfTheFile) {
   const Bytes bytes = Raw().Header(0, 0).bytes();
-  EXPECT_EQ((*GgufFile::Parse(bytes))->Sha256(),
+  EXPECT_EQ(HexOf((*GgufFile::Parse(bytes))->FileSha256()),
             "a4e5e156ddec27e286f75328784d7106b60a4eb1d246e950a001a3f944fbda99");
 }
 

@@ -106,7 +106,7 @@ TEST(SyntheticTest, HashOfTheDefaultModelIsPinned) {
   SyntheticLlamaOptions options;
   options.matrix_type = TensorType::kQ4_0;
   const Model model = Make(options);
-  EXPECT_EQ(model.file->Sha256(),
+  EXPECT_EQ(HexOf(model.file->FileSha256()),
             "f9391145c1afb7054947da47b1f8fc604164b38836f8a305e7096ec6140640c3");
 }
 

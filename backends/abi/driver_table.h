@@ -36,6 +36,7 @@
 #include "absl/status/statusor.h"
 #include "backends/abi/driver_support.h"
 #include "backends/abi/reticle_device.h"
+#include "base/status.h"
 
 namespace reticle::backends {
 
@@ -85,8 +86,10 @@ class DriverTable {
     *device = nullptr;
     return Guarded(error, [&]() -> absl::Status {
       if (config == nullptr) return absl::InvalidArgumentError("config is NULL");
-      if (host == nullptr || host->struct_size < sizeof(reticle_host)) {
-        return absl::InvalidArgumentError("the host's callbacks are NULL or cut short");
+      if (host == nullptr) return absl::InvalidArgumentError("host is NULL");
+      if (host->struct_size < sizeof(reticle_host)) {
+        return InvalidArgumentError("host->struct_size is %d; it must be at least %d",
+                                    host->struct_size, sizeof(reticle_host));
       }
       reticle_device_config storage;
       absl::StatusOr<std::unique_ptr<Device>> opened =
@@ -109,9 +112,12 @@ class DriverTable {
                         size_t count, size_t* accepted, reticle_error* error) {
     *accepted = 0;
     return Guarded(error, [&]() -> absl::Status {
-      if (count > 0 && work == nullptr) return absl::InvalidArgumentError("work is NULL");
+      if (count > 0 && work == nullptr) {
+        return InvalidArgumentError("work is NULL with a count of %d", count);
+      }
       if (count > 0 && stride < sizeof(size_t)) {
-        return absl::InvalidArgumentError("stride is smaller than struct_size");
+        return InvalidArgumentError("stride is %d; it must be at least %d, for struct_size", stride,
+                                    sizeof(size_t));
       }
       return Of(device).Submit(work, stride, count, accepted);
     });
@@ -122,7 +128,7 @@ class DriverTable {
     *count = 0;
     return Guarded(error, [&]() -> absl::Status {
       if (capacity > 0 && completions == nullptr) {
-        return absl::InvalidArgumentError("completions is NULL");
+        return InvalidArgumentError("completions is NULL with a capacity of %d", capacity);
       }
       return Of(device).Poll(completions, stride, capacity, count);
     });

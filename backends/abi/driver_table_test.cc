@@ -107,6 +107,7 @@ TEST_F(DriverTableTest, AFailedOpenLeavesNoDevice) {
   EXPECT_EQ(kApi.open(&host_, nullptr, &device_, &error_), RETICLE_INVALID_ARGUMENT);
   host_.struct_size = sizeof(size_t);
   EXPECT_EQ(Open(), RETICLE_INVALID_ARGUMENT);
+  EXPECT_EQ(std::string(error_.message).find("host->struct_size is 8; it must be at least "), 0u);
 }
 
 TEST_F(DriverTableTest, WhatTheClassReturnsOrThrowsBecomesACode) {
@@ -127,6 +128,7 @@ TEST_F(DriverTableTest, WhatTheClassReturnsOrThrowsBecomesACode) {
             RETICLE_INVALID_ARGUMENT);
   EXPECT_EQ(accepted, 0u);
   EXPECT_EQ(kApi.submit(device_, work, 4, 1, &accepted, &error_), RETICLE_INVALID_ARGUMENT);
+  EXPECT_STREQ(error_.message, "stride is 4; it must be at least 8, for struct_size");
   size_t count = 5;
   EXPECT_EQ(kApi.poll(device_, nullptr, sizeof(reticle_completion), 1, &count, &error_),
             RETICLE_INVALID_ARGUMENT);

@@ -4,7 +4,6 @@
 #define RETICLE_BACKENDS_KERNELS_MODEL_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>

@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "backends/kernels/packed_matrix.h"
 #include "models/llama_config.h"
+#include "models/sha256.h"
 
 namespace reticle::backends::hardwired {
 
@@ -28,7 +29,9 @@ inline constexpr std::string_view kRomMagic = "RETICROM";
 inline constexpr uint32_t kRomVersion = 1;
 inline constexpr size_t kRomAlignment = 64;
 
-using Sha256Digest = std::array<uint8_t, 32>;
+using models::HexOf;
+using models::Sha256;
+using models::Sha256Digest;
 
 struct RomHeader {
   char magic[8];
@@ -102,21 +105,6 @@ void SetConfig(const models::LlamaConfig& config, RomHeader& header);
 constexpr uint64_t AlignRom(uint64_t offset) {
   return (offset + kRomAlignment - 1) / kRomAlignment * kRomAlignment;
 }
-
-// SHA-256 in pieces.
-class Sha256 {
- public:
-  Sha256();
-  ~Sha256();
-  Sha256(const Sha256&) = delete;
-  Sha256& operator=(const Sha256&) = delete;
-  void Add(std::span<const std::byte> bytes);
-  Sha256Digest Finish();
-
- private:
-  void* context_;
-};
-std::string HexOf(const Sha256Digest& digest);
 
 }  // namespace reticle::backends::hardwired
 

@@ -138,7 +138,7 @@ TEST(RomTest, SaysWhatItHolds) {
   EXPECT_EQ(info.image_hash.size(), 64u);
   const std::vector<std::byte> source = models::MakeSyntheticLlama(Model()).value();
   const auto gguf = models::GgufFile::Parse(source).value();
-  EXPECT_EQ(info.source_hash, gguf->Sha256());
+  EXPECT_EQ(info.source_hash, HexOf(gguf->FileSha256()));
   EXPECT_EQ(file->metadata().Keys(), gguf->Keys());
   EXPECT_EQ(file->metadata().GetStringArray("tokenizer.ggml.tokens").value(),
             gguf->GetStringArray("tokenizer.ggml.tokens").value());

@@ -279,11 +279,8 @@ absl::Status Tapeout::WriteImage() {
   options.config = config_;
   options.types = TypesName(options_.types);
   options.encodings = encodings_;
-  report_.source_hash = source_.Sha256();
-  for (size_t i = 0; i < options.source_hash.size(); ++i) {
-    options.source_hash[i] =
-        static_cast<uint8_t>(std::stoi(report_.source_hash.substr(2 * i, 2), nullptr, 16));
-  }
+  options.source_hash = source_.FileSha256();
+  report_.source_hash = HexOf(options.source_hash);
   ASSIGN_OR_RETURN(const std::unique_ptr<RomWriter> writer,
                    RomWriter::Create(path_, source_, options));
   std::vector<const Slot*> slot_of(shapes_.size(), nullptr);
